@@ -66,7 +66,7 @@ export class HopEnd {
 
   send(count: number): void {
     for (let i = 0; i < count; i++) {
-      frameWrite(this.out, i, NO_SLOT, FRAME_AT, 100 + i, i, VnetGso.none, 0);
+      frameWrite(this.out, i, NO_SLOT, FRAME_AT, 100 + i, i, VnetGso.none, 0, 0);
     }
     this.out.flush();
   }

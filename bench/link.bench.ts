@@ -66,7 +66,7 @@ function frameWords({ out, link }: Ends): void {
 }
 
 function frames({ out, link }: Ends): void {
-  for (let i = 0; i < BATCH; i++) frameWrite(out, i, NO_SLOT, FRAME_AT, 100 + i, i, VnetGso.none, 0);
+  for (let i = 0; i < BATCH; i++) frameWrite(out, i, NO_SLOT, FRAME_AT, 100 + i, i, VnetGso.none, 0, 0);
   out.flush();
   const n = link.available();
   const w = link.words;

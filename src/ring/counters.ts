@@ -40,6 +40,8 @@ const TABLE = {
   poolDry: ['events', 'Times that reading stopped because no frame slot was free'],
   tapSmallReads: ['calls', 'Read calls on the TAP with a small slot alone, as no large one was free'],
   tapCutShort: ['frames', 'Frames lost because no large slot was free for them'],
+  handedOver: ['frames', 'Frames read by another lane than that of their flow'],
+  handOverFull: ['frames', 'Such frames lost because the other lanes hold too many slots of the reader'],
   // shard
   framesToGuest: ['frames', 'Frames written to the TAP'],
   bytesToGuest: ['bytes', 'Frame bytes written to the TAP'],

@@ -205,6 +205,7 @@ export function stopRequested(i32: Int32Array, layout: Layout): boolean {
  *   +0   message count, int32         +16  seen, SEEN_WORDS u32
  *   +4   lock of --pcap's file, int32 +72  begun, int32
  *   +8   guest's MAC, 6 bytes         +76  datagram ports, one byte per port
+ *                                     then published UDP ports, u16 per port, and the lane of each bucket
  */
 export interface ControlViews {
   /**
@@ -220,6 +221,10 @@ export interface ControlViews {
   readonly begun: Int32Array;
   /** Indexed by port: HostContext.datagramPorts. */
   readonly datagramPorts: Uint8Array;
+  /** Indexed by the guest's port: HostContext.publishedUdp. */
+  readonly publishedUdp: Uint16Array;
+  /** Indexed by bucket: OwnerTables.laneOf. */
+  readonly laneOf: Uint8Array;
 }
 
 const MESSAGE_COUNT_WORDS = 2;
@@ -231,7 +236,11 @@ const BEGUN_AT = SEEN_AT + 4 * SEEN_WORDS;
 const DATAGRAM_PORTS_AT = BEGUN_AT + 4;
 /** Number of ports that TCP, or UDP, has. */
 export const PORTS = 65536;
-export const CONTROL_BYTES = DATAGRAM_PORTS_AT + PORTS;
+const PUBLISHED_UDP_AT = DATAGRAM_PORTS_AT + PORTS;
+const LANE_OF_AT = PUBLISHED_UDP_AT + 2 * PORTS;
+/** Buckets into which flows are divided among lanes; a power of two. One more belongs to the first lane. */
+export const BUCKETS = 4096;
+export const CONTROL_BYTES = LANE_OF_AT + BUCKETS + 1;
 
 /** @param control  a buffer of CONTROL_BYTES */
 export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
@@ -240,4 +249,6 @@ export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
   seen: new Uint32Array(control, SEEN_AT, SEEN_WORDS),
   begun: new Int32Array(control, BEGUN_AT, 1),
   datagramPorts: new Uint8Array(control, DATAGRAM_PORTS_AT, PORTS),
+  publishedUdp: new Uint16Array(control, PUBLISHED_UDP_AT, PORTS),
+  laneOf: new Uint8Array(control, LANE_OF_AT, BUCKETS + 1),
 });

@@ -247,6 +247,7 @@ export const SIOCOUTQNSD = 0x894b;
 // <linux/if_tun.h>
 export const TUNSETIFF = 0x400454ca;
 export const TUNSETPERSIST = 0x400454cb;
+export const TUNSETQUEUE = 0x400454d9;
 export const TUNGETDEVNETNS = 0x54e3;
 export const TUNSETOFFLOAD = 0x400454d0;
 export const TUNGETIFF = 0x800454d2;
@@ -254,6 +255,8 @@ export const TUNSETVNETHDRSZ = 0x400454d8;
 export const IFF_TUN = 0x0001;
 export const IFF_TAP = 0x0002;
 export const IFF_MULTI_QUEUE = 0x0100;
+export const IFF_ATTACH_QUEUE = 0x0200;
+export const IFF_DETACH_QUEUE = 0x0400;
 export const IFF_NO_PI = 0x1000;
 export const IFF_VNET_HDR = 0x4000;
 export const TUN_F_CSUM = 0x01;
@@ -303,6 +306,10 @@ export const RTM_NEWROUTE = 24;
 export const RTM_DELROUTE = 25;
 export const RTM_GETROUTE = 26;
 export const RTM_NEWNEIGH = 28;
+export const RTM_NEWQDISC = 36;
+export const TCA_KIND = 1;
+/** <linux/pkt_sched.h> */
+export const TC_H_ROOT = 0xffff_ffff;
 /** <linux/neighbour.h>. NUD_STALE: the kernel uses the entry at once and confirms it later. */
 export const NDA_DST = 1;
 export const NDA_LLADDR = 2;
@@ -352,6 +359,8 @@ export const IFLA_NET_NS_FD = 28;
 export const IFLA_EXT_MASK = 29;
 export const IFLA_INFO_KIND = 1;
 export const IFLA_INFO_DATA = 2;
+export const IFLA_TUN_NUM_QUEUES = 8;
+export const IFLA_TUN_NUM_DISABLED_QUEUES = 9;
 export const VETH_INFO_PEER = 1;
 export const IFLA_INET6_ADDR_GEN_MODE = 8;
 export const IN6_ADDR_GEN_MODE_EUI64 = 0;

@@ -8,6 +8,7 @@
  *                                 ifaddrmsg   +0 family u8  +1 prefixlen u8  +2 flags u8  +3 scope u8  +4 index u32
  *                                 rtmsg       +0 family  +1 dst_len  +2 src_len  +3 tos  +4 table  +5 protocol
  *                                             +6 scope  +7 type  +8 flags u32
+ *                                 tcmsg       +0 family u8  +4 index i32  +8 handle u32  +12 parent u32  +16 info u32
  *   attribute +0 length u16 (header included)   +2 type u16   +4 value; the next one at a multiple of 4
  *
  * Invariant of the parsers: they read no byte outside the message, and the message lies in the buffer. A
@@ -40,6 +41,8 @@ export interface LinkInfo {
   txQueueLen: number;
   /** IFLA_INFO_KIND: `veth`, `tun`, `bridge`...; empty for hardware. */
   kind: string;
+  /** Open queues of a TUN or TAP with IFF_MULTI_QUEUE, detached ones included (Linux 4.16); else absent. */
+  tunQueues?: number;
 }
 
 export interface AddressInfo {
@@ -128,6 +131,7 @@ const IFINFOMSG_BYTES = 16;
 const IFADDRMSG_BYTES = 8;
 const NDMSG_BYTES = 12;
 const RTMSG_BYTES = 12;
+const TCMSG_BYTES = 20;
 const RTNEXTHOP_BYTES = 8;
 const align4 = (n: number): number => (n + 3) & ~3;
 
@@ -241,7 +245,10 @@ export function parseLink(u8: Uint8Array, at: number, endAt: number): LinkInfo {
   const attributes = netlinkAttributes(u8, at + IFINFOMSG_BYTES, endAt);
   const flags = dv.getUint32(at + 8, true);
   const mac = attributes.get(k.IFLA_ADDRESS);
-  const info = attributes.get(k.IFLA_LINKINFO);
+  const info = nestedAttributes(u8, attributes, k.IFLA_LINKINFO);
+  const kind = textOf(u8, info, k.IFLA_INFO_KIND);
+  const tunQueues =
+    kind === 'tun' ? tunQueuesOf(u8, nestedAttributes(u8, info, k.IFLA_INFO_DATA)) : undefined;
   return {
     index: dv.getInt32(at + 4, true),
     name: textOf(u8, attributes, k.IFLA_IFNAME),
@@ -252,8 +259,21 @@ export function parseLink(u8: Uint8Array, at: number, endAt: number): LinkInfo {
     running: (flags & k.IFF_RUNNING) !== 0,
     loopback: (flags & k.IFF_LOOPBACK) !== 0,
     txQueueLen: u32Of(u8, attributes, k.IFLA_TXQLEN) ?? 0,
-    kind: info === undefined ? '' : textOf(u8, netlinkAttributes(u8, info[0], info[1]), k.IFLA_INFO_KIND),
+    kind,
+    ...(tunQueues !== undefined && { tunQueues }),
   };
+}
+
+/** The attributes in an attribute; none if it is absent. @throws SysError (EBADMSG) */
+function nestedAttributes(u8: Uint8Array, attributes: Attributes, type: number): Attributes {
+  const value = attributes.get(type);
+  return value === undefined ? new Map() : netlinkAttributes(u8, value[0], value[1]);
+}
+
+function tunQueuesOf(u8: Uint8Array, data: Attributes): number | undefined {
+  const attached = u32Of(u8, data, k.IFLA_TUN_NUM_QUEUES);
+  if (attached === undefined) return undefined;
+  return attached + (u32Of(u8, data, k.IFLA_TUN_NUM_DISABLED_QUEUES) ?? 0);
 }
 
 /** Parse the payload of an RTM_NEWADDR; undefined for other address families. @throws SysError (EBADMSG) */
@@ -499,6 +519,15 @@ export class NetlinkRequest {
     this.u8.set([af, 0, 0, 0], at);
     this.#dv.setInt32(at + 4, index, true);
     this.#dv.setUint16(at + 8, state, true);
+    return this;
+  }
+
+  /** struct tcmsg. @param index  interface index @param parent  TC_H_* */
+  qdiscHeader(index: number, parent: number): this {
+    const at = this.#room(TCMSG_BYTES);
+    this.u8[at] = k.AF_UNSPEC;
+    this.#dv.setInt32(at + 4, index, true);
+    this.#dv.setUint32(at + 12, parent, true);
     return this;
   }
 

@@ -256,6 +256,21 @@ export class RouteSocket {
   }
 
   /**
+   * Replace the queueing discipline of a link.
+   * @param index  interface index
+   * @param kind  without parameters: `noqueue`, `pfifo_fast`
+   */
+  setQdisc(index: number, kind: string): void {
+    const request = new NetlinkRequest(
+      k.RTM_NEWQDISC,
+      k.NLM_F_REQUEST | k.NLM_F_ACK | k.NLM_F_CREATE | k.NLM_F_REPLACE,
+    )
+      .qdiscHeader(index, k.TC_H_ROOT)
+      .text(k.TCA_KIND, kind);
+    this.#acknowledged(`RTM_NEWQDISC, ${kind}, interface ${index}`, request);
+  }
+
+  /**
    * Add or update an address.
    * @param index  interface index
    * @param options.nodad  skip duplicate address detection, so that the address is usable at once (IPv6)

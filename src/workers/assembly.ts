@@ -4,16 +4,18 @@
  * stages that it replaces.
  */
 import type { Doorbell } from '../ring/doorbell.ts';
-import type { ControlViews, Layout } from '../ring/layout.ts';
+import { BUCKETS, type ControlViews, type Layout, PORTS } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
 import { CheckedRingProducer, RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan, SplicePlan, TapEnginePlan } from './engine-plan.ts';
+import { divideBuckets, FlowOwners, type OwnerTables } from './flow/flow-owner.ts';
 import type { FlowSource } from './flow/flow-report.ts';
 import { HostIo, type HostIoOptions } from './host-io/host-io.ts';
+import { ReaderReturns } from './link/reader-returns.ts';
 import { Owner } from './link/slot-owner.ts';
-import { LinkRing, type SlotShares, slotShares, type ThreadPlan, threadPlan } from './placement.ts';
+import { type SlotShares, slotShares, type ThreadPlan, threadPlan } from './placement.ts';
 import { Splice } from './splice/splice.ts';
 import { TapReader, type TapReaderOptions } from './tap/tap-reader.ts';
 import type { Reactor } from './thread/reactor.ts';
@@ -30,19 +32,39 @@ export interface AssemblyOptions {
   bellOf?(thread: number): Doorbell | null;
   /** Absent: slotShares() of the plan's pool. */
   readonly shares?: SlotShares;
+  /** Parts of ControlViews; absent: lanes have equal parts, and nothing is published. */
+  readonly ownerTables?: OwnerTables | undefined;
 }
 
 type ReaderParts = Pick<
   TapReaderOptions,
-  'pool' | 'ownership' | 'smallSlots' | 'largeSlots' | 'toShards' | 'freed'
+  'reader' | 'tapFd' | 'owners' | 'pool' | 'ownership' | 'smallSlots' | 'largeSlots' | 'toShards' | 'freed'
 >;
 type ShardParts = Pick<
   ShardOptions,
-  'pool' | 'ownership' | 'scratchSlot' | 'dnsSlots' | 'fromReader' | 'toReader' | 'fromHost' | 'toHost'
+  | 'tapFd'
+  | 'owners'
+  | 'pool'
+  | 'ownership'
+  | 'scratchSlot'
+  | 'dnsSlots'
+  | 'fromReaders'
+  | 'toReaders'
+  | 'fromHosts'
+  | 'toHost'
 >;
 type HostParts = Pick<
   HostIoOptions,
-  'pool' | 'ownership' | 'smallSlots' | 'largeSlots' | 'toShards' | 'fromShards' | 'toReader'
+  | 'owners'
+  | 'listens'
+  | 'pool'
+  | 'ownership'
+  | 'smallSlots'
+  | 'largeSlots'
+  | 'toShards'
+  | 'fromShards'
+  | 'acceptedTo'
+  | 'toReaders'
 >;
 
 /** Call each method at most once per stage: slots and ring ends have one owner. */
@@ -52,6 +74,7 @@ export class Assembly {
   readonly pool: FramePool;
   readonly ownership: Ownership;
   readonly shares: SlotShares;
+  readonly owners: FlowOwners;
   readonly #o: AssemblyOptions;
   readonly #tapPlan: TapEnginePlan | undefined;
 
@@ -64,63 +87,100 @@ export class Assembly {
     this.pool = new FramePool(sab, layout, addressOf(new Uint8Array(sab)));
     this.ownership = new Ownership(sab, layout, plan.debugOwnership === true);
     const { smallSlots, largeSlots } = plan.pool;
-    this.shares = options.shares ?? slotShares(smallSlots, largeSlots, this.threads.shards);
+    const { shards, readers } = this.threads;
+    this.shares = options.shares ?? slotShares(smallSlots, largeSlots, shards, readers);
+    this.owners = new FlowOwners(plan.threads, plan.hashKey, options.ownerTables ?? equalTables(shards));
   }
 
-  readerParts(): ReaderParts {
-    const { pool, ownership, shares, threads } = this;
-    ownership.assign(...shares.readerSmall, Owner.reader);
-    ownership.assign(...shares.readerLarge, Owner.reader);
+  /** @param r  number of the reader */
+  readerParts(r = 0): ReaderParts {
+    const { pool, ownership, owners, shares, threads } = this;
+    const { ring } = threads;
+    ownership.assign(...shares.readerSmall[r]!, Owner.reader);
+    ownership.assign(...shares.readerLarge[r]!, Owner.reader);
     return {
+      reader: r,
+      tapFd: this.#queue(r),
+      owners,
       pool,
       ownership,
-      smallSlots: new SlotStack(...shares.readerSmall),
-      largeSlots: new SlotStack(...shares.readerLarge),
-      toShards: this.#perShard((s) => this.#to(LinkRing.readerToShard(s), threads.shardThread(s))),
+      smallSlots: new SlotStack(...shares.readerSmall[r]!),
+      largeSlots: new SlotStack(...shares.readerLarge[r]!),
+      toShards: count(threads.shards, (s) => this.#to(ring.readerToShard(r, s), threads.shardThread(s))),
       freed: [
-        ...this.#perShard((s) => this.#from(LinkRing.shardToReader(s), threads.shardThread(s))),
-        this.#from(LinkRing.hostToReader(threads.shards), threads.hostThread),
+        ...count(threads.shards, (s) => this.#from(ring.shardToReader(s, r), threads.shardThread(s))),
+        ...count(threads.hosts, (h) => this.#from(ring.hostToReader(h, r), threads.hostIoThread(h))),
       ],
     };
   }
 
+  /** @param s  number of the shard */
   shardParts(s: number): ShardParts {
-    const { pool, ownership, shares, threads } = this;
+    const { pool, ownership, owners, shares, threads } = this;
+    const { ring, readers, hosts, hostThread } = threads;
+    const host = threads.hostIoThread(threads.hostOfShard(s));
+    const fromHosts = [this.#from(ring.hostToShard(s), host)];
+    if (hosts > 1 && s !== 0) fromHosts.push(this.#from(ring.acceptedToShard(s), hostThread));
+    const toReaders = count(readers, (r) => this.#to(ring.shardToReader(s, r), threads.readerThread(r)));
     return {
+      tapFd: this.#queue(readers > 1 ? s : 0),
+      owners,
       pool,
       ownership,
-      scratchSlot: shares.scratchLarge[0] + s,
+      scratchSlot: shares.scratchLarge + s,
       dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
-      fromReader: this.#from(LinkRing.readerToShard(s), threads.readerThread),
-      toReader: this.#to(LinkRing.shardToReader(s), threads.readerThread),
-      fromHost: this.#from(LinkRing.hostToShard(s), threads.hostThread),
-      toHost: this.#to(LinkRing.shardToHost(s), threads.hostThread),
+      fromReaders: count(readers, (r) => this.#from(ring.readerToShard(r, s), threads.readerThread(r))),
+      toReaders: new ReaderReturns(toReaders, pool, shares),
+      fromHosts,
+      toHost: this.#to(ring.shardToHost(s), host),
     };
   }
 
-  hostParts(): HostParts {
-    const { pool, ownership, shares, threads } = this;
-    ownership.assign(...shares.hostSmall, Owner.hostIo);
-    ownership.assign(...shares.hostLarge, Owner.hostIo);
+  /** @param h  number of the host-io stage */
+  hostParts(h = 0): HostParts {
+    const { pool, ownership, owners, shares, threads } = this;
+    const { ring, readers, shards, hosts } = threads;
+    ownership.assign(...shares.hostSmall[h]!, Owner.hostIo);
+    ownership.assign(...shares.hostLarge[h]!, Owner.hostIo);
+    const mine = count(shards, (s) => s).filter((s) => threads.hostOfShard(s) === h);
+    const toShards = mine.map((s) => this.#to(ring.hostToShard(s), threads.shardThread(s)));
+    const others = (s: number): RingProducer => this.#to(ring.acceptedToShard(s), threads.shardThread(s));
+    const toReaders = count(readers, (r) => this.#to(ring.hostToReader(h, r), threads.readerThread(r)));
     return {
+      owners,
+      listens: h === 0,
       pool,
       ownership,
-      smallSlots: new SlotStack(...shares.hostSmall),
-      largeSlots: new SlotStack(...shares.hostLarge),
-      toShards: this.#perShard((s) => this.#to(LinkRing.hostToShard(s), threads.shardThread(s))),
-      fromShards: this.#perShard((s) => this.#from(LinkRing.shardToHost(s), threads.shardThread(s))),
-      toReader: this.#to(LinkRing.hostToReader(threads.shards), threads.readerThread),
+      smallSlots: new SlotStack(...shares.hostSmall[h]!),
+      largeSlots: new SlotStack(...shares.hostLarge[h]!),
+      toShards,
+      fromShards: mine.map((s) => this.#from(ring.shardToHost(s), threads.shardThread(s))),
+      acceptedTo:
+        hosts === 1 ? toShards : h > 0 ? [] : count(shards, (s) => (s === 0 ? toShards[0]! : others(s))),
+      toReaders: new ReaderReturns(toReaders, pool, shares),
     };
+  }
+
+  /** Descriptor of a queue of the TAP; -1 without a TAP. */
+  #queue(i: number): number {
+    const { tap } = this.plan;
+    if (tap === undefined) return -1;
+    const fd = i === 0 ? tap.fd : tap.moreQueues?.[i - 1];
+    if (fd === undefined) throw new Error(`the TAP has no queue ${i}`);
+    return fd;
   }
 
   // Object literals without spread: V8 stores their fields, which stages read per packet, in the object
   // itself.
 
-  reader(rest: Omit<TapReaderOptions, keyof ReaderParts | 'plan'>): TapReader {
-    const { pool, ownership, smallSlots, largeSlots, toShards, freed } = this.readerParts();
+  reader(r: number, rest: Omit<TapReaderOptions, keyof ReaderParts | 'plan'>): TapReader {
+    const { tapFd, owners, pool, ownership, smallSlots, largeSlots, toShards, freed } = this.readerParts(r);
     const { counters, pcap, notices, onFatal } = rest;
     return new TapReader({
       plan: this.#withTap(),
+      reader: r,
+      tapFd,
+      owners,
       pool,
       ownership,
       counters,
@@ -135,9 +195,9 @@ export class Assembly {
   }
 
   shard(s: number, rest: Omit<ShardOptions, keyof ShardParts | 'plan' | 'shard'>): Shard {
-    const { pool, ownership, scratchSlot, dnsSlots, fromReader, toReader, fromHost, toHost } =
-      this.shardParts(s);
-    const { counters, guestMac, seen, pcap, notices } = rest;
+    const parts = this.shardParts(s);
+    const { pool, ownership, scratchSlot, dnsSlots, fromReaders, toReaders, fromHosts, toHost } = parts;
+    const { counters, guestMac, seen, reader, pcap, notices } = rest;
     return new Shard({
       shard: s,
       plan: this.#withTap(),
@@ -148,18 +208,22 @@ export class Assembly {
       dnsSlots,
       guestMac,
       seen,
-      fromReader,
-      toReader,
-      fromHost,
+      tapFd: parts.tapFd,
+      owners: parts.owners,
+      fromReaders,
+      toReaders,
+      fromHosts,
       toHost,
+      reader,
       pcap,
       notices,
     });
   }
 
-  hostIo(rest: Omit<HostIoOptions, keyof HostParts | 'plan'>): HostIo {
-    const { pool, ownership, smallSlots, largeSlots, toShards, fromShards, toReader } = this.hostParts();
-    const { counters, seen, loopback, datagramPorts, watch, notices } = rest;
+  hostIo(h: number, rest: Omit<HostIoOptions, keyof HostParts | 'plan'>): HostIo {
+    const parts = this.hostParts(h);
+    const { pool, ownership, smallSlots, largeSlots, toShards, fromShards, acceptedTo, toReaders } = parts;
+    const { counters, seen, loopback, datagramPorts, publishedUdp, watch, notices } = rest;
     return new HostIo({
       plan: this.plan,
       pool,
@@ -169,10 +233,14 @@ export class Assembly {
       largeSlots,
       toShards,
       fromShards,
-      toReader,
+      acceptedTo,
+      toReaders,
+      owners: parts.owners,
+      listens: parts.listens,
       loopback,
       seen,
       datagramPorts,
+      publishedUdp,
       watch,
       notices,
     });
@@ -181,10 +249,6 @@ export class Assembly {
   #withTap(): TapEnginePlan {
     if (this.#tapPlan === undefined) throw new Error('a plan without a TAP has neither reader nor shards');
     return this.#tapPlan;
-  }
-
-  #perShard<T>(make: (shard: number) => T): T[] {
-    return Array.from({ length: this.threads.shards }, (_, s) => make(s));
   }
 
   #to(ring: number, thread: number): RingProducer {
@@ -201,6 +265,16 @@ export class Assembly {
   #bellOf(thread: number): Doorbell | null {
     return this.#o.bellOf?.(thread) ?? null;
   }
+}
+
+function equalTables(lanes: number): OwnerTables {
+  const laneOf = new Uint8Array(BUCKETS + 1);
+  divideBuckets(laneOf, lanes);
+  return { laneOf, publishedUdp: new Uint16Array(PORTS) };
+}
+
+function count<T>(n: number, make: (i: number) => T): T[] {
+  return Array.from({ length: n }, (_, i) => make(i));
 }
 
 /** Objects that all stages of a packet thread share. */
@@ -221,6 +295,7 @@ export interface ThreadStages {
   readonly stages: readonly Stage[];
   /** The stages in the order in which a round polls them; one may be listed twice. */
   readonly order: readonly Stage[];
+  readonly reader: TapReader | null;
   readonly shards: readonly Shard[];
   readonly hostIo: HostIo | null;
   /** The thread's flows, by section number of flow-report.ts. */
@@ -233,31 +308,39 @@ export interface ThreadStages {
 export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStages {
   const { plan, threads } = assembly;
   const { thread, reactor, counters, control, notices, pcap, onFatal } = parts;
-  const { guestMac, seen, datagramPorts } = control;
+  const { guestMac, seen, datagramPorts, publishedUdp } = control;
   const stages: Stage[] = [];
   const shards: Shard[] = [];
   const flowSources = new Map<number, FlowSource>();
   let hostIo: HostIo | null = null;
+  let tapReader: TapReader | null = null;
 
-  if (plan.tap !== undefined && thread === threads.readerThread) {
-    const reader = assembly.reader({ counters, pcap, notices, onFatal });
+  for (let r = 0; r < threads.readers; r++) {
+    if (plan.tap === undefined || threads.readerThread(r) !== thread) continue;
+    const reader = assembly.reader(r, { counters, pcap, notices, onFatal });
     stages.push(reader);
     const onFrames = reactor.handler(() => reader.onReadable());
-    reactor.watch(onFrames, plan.tap.fd, EPOLLIN | EPOLLET, 0);
+    reactor.watch(onFrames, r === 0 ? plan.tap.fd : plan.tap.moreQueues![r - 1]!, EPOLLIN | EPOLLET, 0);
+    tapReader = reader;
   }
   for (let s = 0; s < threads.shards; s++) {
     if (plan.tap === undefined || threads.shardThread(s) !== thread) continue;
-    const shard = assembly.shard(s, { counters, guestMac, seen, pcap, notices });
+    const reader = assembly.owners.areLanes ? (tapReader ?? undefined) : undefined;
+    const shard = assembly.shard(s, { counters, guestMac, seen, reader, pcap, notices });
     shards.push(shard);
     flowSources.set(s, shard);
     stages.push(shard);
   }
-  if (thread === threads.hostThread) {
-    const loopback = plan.splice === undefined ? undefined : spliceStage(plan, plan.splice, parts);
+  for (let h = 0; h < threads.hosts; h++) {
+    if (threads.hostIoThread(h) !== thread) continue;
+    const listens = thread === threads.hostThread;
+    const loopback =
+      plan.splice === undefined || !listens ? undefined : spliceStage(plan, plan.splice, parts);
     const onSocket = reactor.handler((gid, events) => host.onEvents(gid, events));
     const watch = (fd: number, gid: number, events: number): number =>
       reactor.watch(onSocket, fd, events, gid);
-    const host: HostIo = assembly.hostIo({ counters, seen, loopback, datagramPorts, watch, notices });
+    const shared = { counters, seen, datagramPorts, publishedUdp };
+    const host: HostIo = assembly.hostIo(h, { ...shared, loopback, watch, notices });
     hostIo = host;
     stages.push(host);
     if (loopback !== undefined) {
@@ -270,8 +353,8 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   const order = [...stages];
   // The shard again, after host-io: what sockets received goes to the guest in the same round, not after
   // another read of the TAP.
-  if (plan.threads.kind === 'fused' && plan.tap !== undefined) order.push(shards[0]!);
-  return { stages, order, shards, hostIo, flowSources };
+  if (plan.threads.kind !== 'pipeline' && plan.tap !== undefined) order.push(shards[0]!);
+  return { stages, order, reader: tapReader, shards, hostIo, flowSources };
 }
 
 function spliceStage(plan: EnginePlan, splice: SplicePlan, parts: ThreadParts): Splice {

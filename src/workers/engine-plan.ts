@@ -241,10 +241,26 @@ export interface ImpairmentPlan {
   readonly seed: number;
   /** The thread that reads frames of the guest fails at the frame of this number. */
   readonly crashAfterFrames?: number;
+  /** Each frame of this number, counted by each reader, goes through the ring of a wrong lane. */
+  readonly wrongLaneEvery?: number;
+  /** Share of processor time above which a lane counts as busy; half of it is calm. */
+  readonly busyShare?: number;
+  /** Lanes open and are given up in turn, after so many ms each, whatever the load is. */
+  readonly lanesTurnMs?: number;
 }
 
+/**
+ * How stages are spread over packet threads (placement.ts): all on one; one thread for the reader, one for
+ * each shard and one for host-io; or lanes, each of which has all stages and a queue of the TAP.
+ */
+export type ThreadsPlan =
+  | { readonly kind: 'fused' }
+  | { readonly kind: 'pipeline'; readonly shards: number }
+  /** `first`: so many start with the engine, the others when load needs them; absent: all. */
+  | { readonly kind: 'lanes'; readonly lanes: number; readonly first?: number };
+
 export interface EnginePlan {
-  readonly threads: { readonly kind: 'fused' } | { readonly kind: 'pipeline'; readonly shards: number };
+  readonly threads: ThreadsPlan;
   readonly addresses: AddressPlan;
   readonly policy: ServicePolicy;
   readonly listeners: readonly ListenerPlan[];
@@ -281,6 +297,8 @@ export type TapEnginePlan = EnginePlan & { readonly tap: TapPlan };
 
 export interface TapPlan {
   readonly fd: number;
+  /** Descriptors of its further queues (IFF_MULTI_QUEUE), those of lanes 1, 2 ...; absent: none. */
+  readonly moreQueues?: readonly number[];
   /** 12 with IFF_VNET_HDR, else 0. */
   readonly vnetHdrBytes: 0 | 12;
   /** The kernel accepts GSO_UDP_L4 frames (USO). */

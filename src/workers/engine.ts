@@ -1,8 +1,18 @@
 /**
  * Starts and stops the packet threads of a plan. Runs on the main thread, which never touches a packet.
  */
+
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
-import { channel, listenOn, type Port, startPool, type ThreadPool } from '#runtime/threads';
+import { availableParallelism } from 'node:os';
+import {
+  channel,
+  type HeldProgram,
+  listenOn,
+  onClose,
+  type Port,
+  startPool,
+  type ThreadPool,
+} from '#runtime/threads';
 import { dropName } from '../proto/drop.ts';
 import { macParse } from '../proto/ethernet.ts';
 import {
@@ -36,15 +46,18 @@ import { errnoOf } from '../sys/error.ts';
 import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { raiseOpenFiles } from '../sys/process.ts';
+import { ElasticLanes } from './elastic-lanes.ts';
 import { engineMemory } from './engine-memory.ts';
-import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
-import type { FlowPage } from './flow/flow-report.ts';
+import type { EnginePlan, HostChange, ListenerPlan, ThreadsPlan } from './engine-plan.ts';
+import { divideBuckets } from './flow/flow-owner.ts';
+import { type FlowPage, NO_FLOWS } from './flow/flow-report.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
+import { LaneGrowth } from './lane-growth.ts';
 import { stageDropName } from './link/stage-drop.ts';
 import type { ListenFailure } from './listen/listener-table.ts';
 import type { ThreadMessage, ThreadReport, ThreadTask } from './packet-thread.ts';
-import { type BootedThread, bootPacketThread, packetProgram } from './packet-worker.ts';
-import { type ThreadPlan, threadPlan } from './placement.ts';
+import { type BootedThread, bootPacketThread, holdPacketProgram, packetProgram } from './packet-worker.ts';
+import { isElastic, startedThreads, type ThreadPlan, threadPlan } from './placement.ts';
 import { PcapWriter } from './tap/pcap.ts';
 import { LOG_LEVELS } from './thread/log-levels.ts';
 import { LogReader } from './thread/log-ring.ts';
@@ -54,6 +67,8 @@ const LOG_BYTES = 16 * 1024;
 const LOG_WAIT_MS = 60_000;
 /** In this time all threads must be ready, on a loaded machine too. */
 const START_LIMIT_MS = 60_000;
+/** In this time the thread of a lane that opens must be ready. */
+const LANE_LIMIT_MS = 10_000;
 /** After a failed start: how long to wait for the threads to end. */
 const GIVE_UP_MS = 1000;
 
@@ -61,8 +76,8 @@ export interface EngineHandle {
   /** End all packet threads and close their descriptors. The TAP's descriptor stays open for the caller. */
   stop(): Promise<void>;
   /**
-   * Descriptors of the io_uring rings of all event loops (sys/event-rings.ts); only where there is one packet
-   * thread.
+   * Descriptors of the io_uring rings of all event loops (sys/event-rings.ts); only where one packet thread
+   * starts.
    */
   readonly eventRings: readonly number[] | undefined;
   /**
@@ -76,7 +91,7 @@ export interface EngineHandle {
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
   counters(): Record<string, number>;
-  /** The same per packet thread, with its name: `packets`, or `reader`, `shard N`, `host-io`. */
+  /** The same per packet thread, with its name: `packets`, or `reader`, `shard N`, `host-io`, or `lane N`. */
   threadCounters(): readonly ThreadCounters[];
   /** Histograms of all threads: [value, count] pairs, values rising. Empty histograms are left out. */
   histograms(): readonly EngineHistogram[];
@@ -205,8 +220,19 @@ class Engine implements EngineHandle {
   readonly #ended: Promise<unknown>[] = [];
   readonly #failure = Promise.withResolvers<Error>();
   #stopping = false;
+  /** Opens lanes and gives them up; only where they are elastic. */
+  #lanes: ElasticLanes | undefined;
+  /** Changes of the plan since the start, for lanes that open later, by kind of message. */
+  readonly #changes = new Map<string, ThreadMessage>();
+  #hostChange: HostChange = {};
+  /** Lane whose thread is being started; -1: none. */
+  #opening = -1;
+  /** Ends the wait for that thread. */
+  #abandonOpening: (() => void) | undefined;
   /** Requests that wait for an answer, oldest first; the first one is for the listeners of the plan. */
   readonly #listening: PromiseWithResolvers<readonly ListenFailure[]>[] = [Promise.withResolvers()];
+  /** By thread: requests `share` that wait for an answer, oldest first. */
+  readonly #sharing: readonly PromiseWithResolvers<void>[][];
   /** By thread: requests that wait for an answer, oldest first. */
   readonly #flowPages: readonly PromiseWithResolvers<FlowPage>[][];
   readonly #onReadable = new Map<number, () => void>();
@@ -227,6 +253,7 @@ class Engine implements EngineHandle {
     this.#layout = layout;
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
     const guestMac = plan.addresses.guestMac === undefined ? null : macParse(plan.addresses.guestMac);
+    if (plan.threads.kind === 'lanes') divideBuckets(this.#views.laneOf, startedThreads(plan.threads));
     // Broadcast reaches the guest until its MAC is known.
     this.#views.guestMac.set(guestMac ?? [0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     this.#doorbellFds = Array.from({ length: threads.threads }, () => {
@@ -235,6 +262,7 @@ class Engine implements EngineHandle {
       return fd;
     });
     this.#flowPages = Array.from({ length: threads.threads }, () => []);
+    this.#sharing = Array.from({ length: threads.threads }, () => []);
     this.#pcapFd = plan.pcapFile === undefined ? -1 : openPcap(plan.pcapFile);
     this.#logs = new LogReader(sab, layout);
   }
@@ -246,23 +274,84 @@ class Engine implements EngineHandle {
 
   /** To be called once. @throws as startEngine() */
   async start(): Promise<void> {
-    const { threads, shards } = this.#threads;
+    const { shards } = this.#threads;
     const firstListening = this.#listening[0]!.promise;
-    if (this.#plan.threads.kind !== 'fused') {
+    if (this.#plan.threads.kind === 'pipeline') {
       this.#pool = await startPool(packetProgram(), shards);
       void this.#pool.failed.then(this.#threadFailed);
     }
-    for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
+    for (let thread = 0; thread < startedThreads(this.#plan.threads); thread++) this.#startThread(thread);
     this.#logLoop = this.#readLogs();
     // However the process ends, Node joins its threads first, and packet threads sleep in system calls.
     process.once('exit', this.#endThreads);
     try {
       await this.#ready(firstListening);
+      if (isElastic(this.#plan.threads)) this.#beginGrowth();
     } catch (cause) {
       await Promise.race([this.stop(), new Promise((resolve) => setTimeout(resolve, GIVE_UP_MS))]);
       if (cause instanceof ListenError) throw cause;
       throw new Error(firstLine(cause), { cause });
     }
+  }
+
+  /** Prepare for lanes that open later. To be called before the sandbox is entered. */
+  #beginGrowth(): void {
+    const { lanes, first = lanes } = this.#plan.threads as Extract<ThreadsPlan, { kind: 'lanes' }>;
+    const program = holdPacketProgram();
+    this.#lanes = new ElasticLanes(new LaneGrowth(first, lanes, this.#plan.impairment?.busyShare), first, {
+      start: (lane) => this.#startLane(lane, program),
+      post: (lane, message) => this.#postTo(lane, message),
+      tell: (level, text) => this.#options.onLog?.(level, text),
+    });
+    const turnMs = this.#plan.impairment?.lanesTurnMs;
+    if (turnMs !== undefined) this.#lanes.takeTurns(turnMs);
+  }
+
+  /**
+   * Start the thread of a lane while the engine runs. The first packet thread does it, as the main thread may
+   * be in the guest's network namespace.
+   * @throws Error with a text of one line; the engine goes on without the lane
+   */
+  async #startLane(lane: number, program: HeldProgram): Promise<void> {
+    const { port1, port2 } = channel();
+    this.#ports[lane] = port1;
+    this.#opening = lane;
+    const ready = Promise.withResolvers<void>();
+    const stopped = Promise.withResolvers<void>();
+    const timer = setTimeout(() => ready.reject(new Error('its thread is not ready')), LANE_LIMIT_MS);
+    this.#abandonOpening = () => ready.reject(new Error('the engine stops'));
+    listenOn(port1, (report: ThreadReport) => this.#onReport(lane, report, ready, stopped));
+    onClose(port1, () => {
+      stopped.resolve();
+      ready.reject(new Error('its thread has ended'));
+    });
+    const task = { ...this.#task(lane, port2), inSandbox: true } as const;
+    // stop() waits for a thread that is being started, too: it must not find its descriptors closed.
+    this.#ended.push(stopped.promise);
+    this.#postTo(0, { kind: 'startThread', program, name: `packet thread ${lane}`, task }, [port2]);
+    try {
+      await ready.promise;
+    } catch (cause) {
+      stopped.resolve();
+      this.#ports.length = lane;
+      port1.close();
+      for (const asked of this.#flowPages[lane]!.splice(0)) asked.resolve(NO_FLOWS);
+      for (const asked of this.#sharing[lane]!.splice(0)) asked.resolve();
+      throw cause;
+    } finally {
+      clearTimeout(timer);
+      this.#opening = -1;
+      this.#abandonOpening = undefined;
+    }
+    for (const message of this.#changes.values()) this.#postTo(lane, message);
+  }
+
+  #task(thread: number, port: Port): ThreadTask {
+    return {
+      ...{ thread, plan: this.#plan, sab: this.#sab, layout: this.#layout, port },
+      ...{ doorbellFds: this.#doorbellFds, control: this.#control, pcapFd: this.#pcapFd },
+      processors: availableParallelism(),
+    };
   }
 
   #startThread(thread: number): void {
@@ -273,12 +362,9 @@ class Engine implements EngineHandle {
     this.#threadsReady.push(ready.promise);
     const stopped = Promise.withResolvers<void>();
     listenOn(port1, (report: ThreadReport) => this.#onReport(thread, report, ready, stopped));
-    const task: ThreadTask = {
-      ...{ thread, plan: this.#plan, sab: this.#sab, layout: this.#layout },
-      ...{ doorbellFds: this.#doorbellFds, control: this.#control, port: port2, pcapFd: this.#pcapFd },
-    };
-    const { readerThread, hostThread } = this.#threads;
-    if (this.#pool !== undefined && thread !== readerThread && thread !== hostThread) {
+    const task = this.#task(thread, port2);
+    const { hostThread } = this.#threads;
+    if (this.#pool !== undefined && thread !== 0 && thread !== hostThread) {
       const run = this.#pool.run(task, [port2]).catch(this.#threadFailed);
       this.#ended.push(Promise.race([run, stopped.promise]));
       return;
@@ -302,16 +388,19 @@ class Engine implements EngineHandle {
     stopped: PromiseWithResolvers<void>,
   ): void {
     if (report.kind === 'ready') {
-      this.eventRings = report.eventRings;
+      this.eventRings ??= report.eventRings;
       ready.resolve();
     } else if (report.kind === 'stopped') stopped.resolve();
     else if (report.kind === 'listening') this.#listening.shift()?.resolve(report.failures);
+    else if (report.kind === 'shared') this.#sharing[thread]!.shift()?.resolve();
     else if (report.kind === 'readable') this.#onReadable.get(report.fd)?.();
     else if (report.kind === 'flows') this.#flowPages[thread]!.shift()?.resolve(report.page);
+    else if (report.kind !== 'failed') this.#lanes?.onReport(thread, report);
     else {
       const error = new Error(report.message);
       ready.reject(error);
-      this.#failure.resolve(error);
+      // A lane that cannot be opened does not end the engine (#startLane).
+      if (this.#opening !== thread) this.#failure.resolve(error);
     }
   }
 
@@ -362,13 +451,17 @@ class Engine implements EngineHandle {
   async stop(): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
+    this.#lanes?.stop();
     this.#onReadable.clear();
     this.#endThreads();
     // Ring the log bell so that the log loop wakes and sees the stop.
     const bell = this.#layout.logBellAt >>> 2;
     Atomics.add(this.#i32, bell, 1);
     Atomics.notify(this.#i32, bell);
+    // The first thread may have ended before it read that it is to start another one.
+    const late = setTimeout(() => this.#abandonOpening?.(), GIVE_UP_MS);
     await Promise.all(this.#ended);
+    clearTimeout(late);
     await this.#logLoop;
     this.#drainLogs();
     for (const port of this.#ports) port.close();
@@ -384,22 +477,39 @@ class Engine implements EngineHandle {
     for (const fd of this.#doorbellFds) eventfdWrite(fd);
   }
 
-  #postTo(thread: number, message: ThreadMessage): void {
-    this.#ports[thread]!.postMessage(message);
+  #postTo(thread: number, message: ThreadMessage, ports: readonly Port[] = []): void {
+    this.#ports[thread]!.postMessage(message, ports as never);
     Atomics.add(this.#views.messageCount, 0, 1); // all threads share the count; the others find no message
     eventfdWrite(this.#doorbellFds[thread]!);
   }
 
-  #askForListeners(message: ThreadMessage): Promise<readonly ListenFailure[]> {
+  /** @param added  rules whose ports are to be bound */
+  async #askForListeners(
+    message: ThreadMessage,
+    added: readonly ListenerPlan[],
+  ): Promise<readonly ListenFailure[]> {
+    if (this.#plan.threads.kind === 'lanes' && added.some(({ proto }) => proto === 'udp')) {
+      const lanes = this.#ports.map((_, lane) => lane).slice(1);
+      await Promise.all(lanes.map((lane) => this.#askToShare(lane, added)));
+    }
     const answer = Promise.withResolvers<readonly ListenFailure[]>();
     this.#listening.push(answer);
     this.#post(message);
     return answer.promise;
   }
 
+  /** A lane makes UDP ports sharable that its flows' sockets are bound to. */
+  #askToShare(lane: number, list: readonly ListenerPlan[]): Promise<void> {
+    const answer = Promise.withResolvers<void>();
+    this.#sharing[lane]!.push(answer);
+    this.#postTo(lane, { kind: 'share', list });
+    return answer.promise;
+  }
+
   readonly #askForFlows: FlowPages = (section, from, limit) => {
     const { shards, shardThread, hostThread } = this.#threads;
     const thread = section < shards ? shardThread(section) : hostThread;
+    if (this.#ports[thread] === undefined) return Promise.resolve(NO_FLOWS); // a lane that was never opened
     const answer = Promise.withResolvers<FlowPage>();
     this.#flowPages[thread]!.push(answer);
     this.#postTo(thread, { kind: 'flows', section, from, limit });
@@ -411,8 +521,8 @@ class Engine implements EngineHandle {
   }
 
   threadCounters(): readonly ThreadCounters[] {
-    const { threads, threadName } = this.#threads;
-    return Array.from({ length: threads }, (_, thread) => ({
+    const { threadName } = this.#threads;
+    return Array.from({ length: this.#ports.length }, (_, thread) => ({
       thread: threadName(thread),
       counters: namedCounters(countersView(this.#sab, this.#layout, thread)),
     }));
@@ -432,10 +542,15 @@ class Engine implements EngineHandle {
 
   setResolvers(list: readonly string[]): void {
     this.#post({ kind: 'resolvers', list });
+    this.#changes.set('resolvers', { kind: 'resolvers', list });
   }
 
   hostChanged(change: HostChange): void {
     this.#post({ kind: 'host', change });
+    // The index of the interface says that there is none now, where it is absent.
+    const { linkLocalScope: _, ...before } = this.#hostChange;
+    this.#hostChange = { ...before, ...change };
+    this.#changes.set('host', { kind: 'host', change: this.#hostChange });
   }
 
   watchHangUp(fd: number, onHangUp: () => void): void {
@@ -453,14 +568,14 @@ class Engine implements EngineHandle {
   }
 
   setListeners(list: readonly ListenerPlan[]): Promise<readonly ListenFailure[]> {
-    return this.#askForListeners({ kind: 'listeners', list });
+    return this.#askForListeners({ kind: 'listeners', list }, list);
   }
 
   changeListeners(
     remove: readonly ListenerPlan[],
     add: readonly ListenerPlan[],
   ): Promise<readonly ListenFailure[]> {
-    return this.#askForListeners({ kind: 'changeListeners', remove, add });
+    return this.#askForListeners({ kind: 'changeListeners', remove, add }, add);
   }
 
   listFlows(after: number, limit: number): Promise<FlowList> {

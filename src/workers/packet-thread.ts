@@ -6,25 +6,26 @@
  * console. Log lines go through a ring in shared memory; messages of the main thread are read from a port
  * whenever ControlViews.messageCount changes.
  */
-import { availableParallelism } from 'node:os';
-import { onFirstMessage, type Port, receive } from '#runtime/threads';
+import { type HeldProgram, onFirstMessage, type Port, receive, startHeldProgram } from '#runtime/threads';
 import { Counter, countersView } from '../ring/counters.ts';
 import { Doorbell } from '../ring/doorbell.ts';
 import { controlViews, type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
 import type { FramePool } from '../ring/pool.ts';
 import { keepCapabilities } from '../sys/capability.ts';
-import { EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
+import { EPOLLIN, EPOLLRDHUP, Errno } from '../sys/constants.ts';
+import { checked } from '../sys/error.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
 import { scopeAbstractSockets } from '../sys/landlock.ts';
 import { errnoText } from '../sys/libc.ts';
 import { mapLargeArrays } from '../sys/memory.ts';
+import { attachQueue, detachQueue } from '../sys/tap-queue.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
 import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
-import { threadPlan } from './placement.ts';
+import { isElastic, startedThreads, threadPlan } from './placement.ts';
 import { PcapWriter } from './tap/pcap.ts';
 import { flowCapabilities, USER_CHANGE } from './thread/capabilities.ts';
 import { LogLevel, LogWriter } from './thread/log-ring.ts';
@@ -34,6 +35,10 @@ import { Reactor } from './thread/reactor.ts';
 
 /** For more listeners than this the kernel's table of descriptors is enlarged first, once. */
 const FEW_LISTENERS = 128;
+/** A share of processor time that is not worth a report to the main thread, after one that said the same. */
+const CALM_SHARE = 0.05;
+/** Most rounds of the reader before its queue is detached. */
+const DRAIN_ROUNDS = 64;
 /** Most other descriptors that are open when listeners are made. */
 const OTHER_DESCRIPTORS = 128;
 
@@ -49,11 +54,15 @@ export interface ThreadTask {
   readonly control: SharedArrayBuffer;
   readonly port: Port;
   readonly pcapFd: number;
+  /** Number of processors: in the sandbox a thread cannot find it out. */
+  readonly processors: number;
+  /** The thread was started in the sandbox, by `startThread`. */
+  readonly inSandbox?: true;
 }
 
 /** Messages of a packet thread to the main thread. */
 export type ThreadReport =
-  /** `eventRings`: those of all event loops, the main thread's too; only of the fused plan's thread. */
+  /** `eventRings`: those of all event loops, the main thread's too; only where one packet thread starts. */
   | { readonly kind: 'ready'; readonly eventRings?: readonly number[] }
   /**
    * The thread has closed its stages and no longer accesses shared memory. The JavaScript engine may not have
@@ -63,6 +72,14 @@ export type ThreadReport =
   | { readonly kind: 'failed'; readonly message: string }
   /** The answer to `listeners` and `changeListeners`; the host-io thread also sends it before `ready`. */
   | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] }
+  /** Only of elastic lanes: processor time of the thread by time, and the flows that it has. */
+  | { readonly kind: 'load'; readonly share: number; readonly flows: number }
+  /** The answer to `give` with `last`: buckets and flows that the lane still has. */
+  | { readonly kind: 'gave'; readonly left: number; readonly flows: number }
+  /** The answer to `share`. */
+  | { readonly kind: 'shared' }
+  /** The answer to `queue`. errno 0: done. */
+  | { readonly kind: 'queue'; readonly errno: number }
   /** The answer to `watch`: there is something to read, or an error. */
   | { readonly kind: 'readable'; readonly fd: number }
   /** The answer to `flows`. */
@@ -82,6 +99,23 @@ export type ThreadMessage =
    * closed. `fd` must stay open as long as the engine runs.
    */
   | { readonly kind: 'watch'; readonly fd: number; readonly hangUp?: boolean }
+  /**
+   * To a thread that is in the network namespace of the flows' sockets: start a further packet thread, which
+   * inherits namespaces, capabilities and filter. The main thread may be in the guest's namespace
+   * (main/host/netns.ts). The port of `task` goes to the new thread. A failure to start is reported there.
+   */
+  | {
+      readonly kind: 'startThread';
+      readonly program: HeldProgram;
+      readonly name: string;
+      readonly task: ThreadTask & { readonly inSandbox: true };
+    }
+  /** To a lane: give this share of its buckets to other lanes, as far as they have no flows; `last`: all. */
+  | { readonly kind: 'give'; readonly to: readonly number[]; readonly share: number; readonly last?: true }
+  /** To a lane: the first one is about to listen on UDP ports that flows of this lane may be bound to. */
+  | { readonly kind: 'share'; readonly list: readonly ListenerPlan[] }
+  /** To a lane: attach its queue of the TAP, or detach it. */
+  | { readonly kind: 'queue'; readonly attached: boolean }
   /** To the thread of the section only (flow-report.ts). */
   | {
       readonly kind: 'flows';
@@ -100,6 +134,16 @@ export default function runThread(task: ThreadTask): void {
   }
 }
 
+/** Start another packet thread. A failure is reported on its port. */
+function startPacketThread(program: HeldProgram, name: string, task: ThreadTask): void {
+  try {
+    startHeldProgram(program, name, task, [task.port]);
+  } catch (cause) {
+    const message = `${name} could not be started: ${cause instanceof Error ? cause.message : String(cause)}`;
+    task.port.postMessage({ kind: 'failed', message } satisfies ThreadReport);
+  }
+}
+
 class PacketThread {
   readonly #task: ThreadTask;
   readonly #i32: Int32Array;
@@ -109,13 +153,18 @@ class PacketThread {
   readonly #messageCount: Int32Array;
   /** Handler of descriptors for which the main thread waits; the token is the descriptor. */
   readonly #readable: number;
+  /** The thread has the published ports. */
+  readonly #listens: boolean;
   #messagesSeen = 0;
+  /** The last report of a load said that there is next to none. */
+  #wasCalm = true;
   #fatal: string | null = null;
 
   constructor(task: ThreadTask) {
     this.#task = task;
     const { sab, layout, plan, thread } = task;
     mapLargeArrays();
+    this.#listens = thread === threadPlan(plan.threads).hostThread;
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
     const control = controlViews(task.control);
     this.#messageCount = control.messageCount;
@@ -130,19 +179,20 @@ class PacketThread {
     );
     // On one processor no event can come while this thread polls. Between the threads of a pipeline polling
     // costs more than it saves (decision 003).
-    const prePolls = plan.threads.kind === 'fused' && availableParallelism() > 1;
+    const prePolls = plan.threads.kind !== 'pipeline' && task.processors > 1;
     this.#reactor = new Reactor(
       doorbells[thread]!,
       task.doorbellFds[thread]!,
       counters,
       () => this.#stopped(),
       prePolls ? new PrePoll() : null,
+      isElastic(plan.threads) ? (share) => this.#onLoad(share) : null,
     );
     this.#readable = this.#reactor.handler((fd) => {
       task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
     });
     const bellOf = (other: number): Doorbell | null => (other === thread ? null : doorbells[other]!);
-    const assembly = new Assembly({ plan, sab, layout, counters, bellOf });
+    const assembly = new Assembly({ plan, sab, layout, counters, bellOf, ownerTables: control });
     const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
     this.#built = threadStages(assembly, {
       ...{ thread, reactor: this.#reactor, counters, control, notices },
@@ -185,11 +235,51 @@ class PacketThread {
         for (const shard of shards) shard.hostChanged(message.change);
         hostIo?.hostChanged(message.change);
       } else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
-      else if (message.kind === 'watch') this.#watchForMain(message.fd, message.hangUp === true);
-      else if (message.kind === 'changeListeners') {
-        if (hostIo !== null) this.#reportListening(hostIo.changeListeners(message.remove, message.add));
-      } else if (hostIo !== null) this.#listen(hostIo, message.list);
+      else if (message.kind === 'startThread') startPacketThread(message.program, message.name, message.task);
+      else if (message.kind === 'give') this.#give(message.to, message.share, message.last === true);
+      else if (message.kind === 'queue') this.#setQueue(message.attached);
+      else if (message.kind === 'share') {
+        hostIo?.shareWithListeners(message.list);
+        this.#task.port.postMessage({ kind: 'shared' } satisfies ThreadReport);
+      } else if (message.kind === 'watch') this.#watchForMain(message.fd, message.hangUp === true);
+      else if (hostIo === null || !this.#listens) continue;
+      else if (message.kind === 'changeListeners')
+        this.#reportListening(hostIo.changeListeners(message.remove, message.add));
+      else this.#listen(hostIo, message.list);
     }
+  }
+
+  #onLoad(share: number): void {
+    const isCalm = share < CALM_SHARE;
+    if (isCalm && this.#wasCalm) return;
+    this.#wasCalm = isCalm;
+    const flows = this.#built.shards[0]!.flowCount;
+    this.#task.port.postMessage({ kind: 'load', share, flows } satisfies ThreadReport);
+  }
+
+  #give(to: readonly number[], share: number, isLast: boolean): void {
+    const shard = this.#built.shards[0]!;
+    const left = shard.giveBuckets(to, share);
+    if (!isLast) return;
+    const { flowCount: flows } = shard;
+    this.#task.port.postMessage({ kind: 'gave', left, flows } satisfies ThreadReport);
+  }
+
+  #setQueue(attached: boolean): void {
+    const { thread, plan } = this.#task;
+    const fd = plan.tap!.moreQueues![thread - 1]!;
+    const shard = this.#built.shards[0]!;
+    // It may have got buckets, and flows, since it reported that it has none.
+    const isEmpty = shard.giveBuckets([], 0) === 0 && shard.flowCount === 0;
+    if (!attached && isEmpty) this.#drainQueue();
+    const r = attached ? attachQueue(fd) : isEmpty ? detachQueue(fd) : -Errno.EBUSY;
+    this.#task.port.postMessage({ kind: 'queue', errno: -r } satisfies ThreadReport);
+  }
+
+  /** Read what the queue has: the kernel drops it when the queue is detached. */
+  #drainQueue(): void {
+    const { reader } = this.#built;
+    for (let round = 0; round < DRAIN_ROUNDS && reader!.poll(performance.now()) > 0; round++);
   }
 
   #listen(hostIo: HostIo, list: readonly ListenerPlan[]): readonly ListenFailure[] {
@@ -216,19 +306,30 @@ class PacketThread {
     this.#task.port.postMessage({ kind: 'flows', page } satisfies ThreadReport);
   }
 
+  /** In the sandbox these calls are forbidden, and the thread that started this one has made them. */
+  #limitPrivileges(): void {
+    const { changesUser } = this.#task.plan;
+    const dropped = keepCapabilities([...flowCapabilities(), ...(changesUser ? USER_CHANGE : [])]);
+    if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
+    scopeAbstractSockets(); // not on kernels before 6.12
+  }
+
   run(): void {
     try {
-      const { changesUser } = this.#task.plan;
-      const dropped = keepCapabilities([...flowCapabilities(), ...(changesUser ? USER_CHANGE : [])]);
-      if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
-      scopeAbstractSockets(); // not on kernels before 6.12
+      if (!this.#task.inSandbox) this.#limitPrivileges();
       // Searched now: after the listeners are bound there may be thousands of descriptors to look through.
       // Only for a single packet thread: others may still be booting, and their rings would be missing.
-      const alone = threadPlan(this.#task.plan.threads).threads === 1;
+      const alone = !this.#task.inSandbox && startedThreads(this.#task.plan.threads) === 1;
       const eventRings = alone ? findEventRings() : undefined;
       // The front end decides whether a port that cannot be bound ends the engine.
       const { hostIo, order } = this.#built;
-      if (hostIo !== null) this.#listen(hostIo, this.#task.plan.listeners);
+      if (this.#task.inSandbox)
+        checked(
+          attachQueue(this.#task.plan.tap!.moreQueues![this.#task.thread - 1]!),
+          'ioctl',
+          'TUNSETQUEUE',
+        );
+      if (hostIo !== null && this.#listens) this.#listen(hostIo, this.#task.plan.listeners);
       this.#task.port.postMessage({
         kind: 'ready',
         ...(eventRings && { eventRings }),

@@ -6,7 +6,7 @@
  * engine, to be loaded fast.
  */
 import { programUrl } from '#runtime/program';
-import { startThread, type Thread } from '#runtime/threads';
+import { type HeldProgram, holdProgram, startThread, type Thread } from '#runtime/threads';
 
 /** Limit of V8's young generation (runtime/node/threads.ts). */
 const YOUNG_GENERATION_MIB = 6;
@@ -34,3 +34,9 @@ export function bootPacketThread(name: string): BootedThread {
   });
   return { worker, failed };
 }
+
+/**
+ * The packet thread's program, for threads that are started in the sandbox (the message `startThread` of
+ * packet-thread.ts). To be called before the sandbox is entered, when the engine has been loaded.
+ */
+export const holdPacketProgram = (): HeldProgram => holdProgram(packetProgram(), YOUNG_GENERATION_MIB);

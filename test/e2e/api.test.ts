@@ -16,7 +16,9 @@ const INSIDE = 7001;
 const MANY = full(10_000, 1500);
 /** Other engines (E2E_ENGINE) have no such socket. */
 const OURS = engine.name === 'bucatini';
-const PLANS = OURS ? ['fused', 'pipeline=2'] : [];
+/** Number of packet threads of each plan. */
+const THREADS: Record<string, number> = { fused: 1, 'pipeline=2': 4, 'lanes=2': 2 };
+const PLANS = OURS ? Object.keys(THREADS) : [];
 const refused = (why: string): object => ({ error: { desc: `bad request: ${why}` } });
 
 interface Flow {
@@ -104,7 +106,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       const [info, stats] = await ask(path, { execute: 'info' }, { execute: 'stats' });
       expect(info.return).toMatchObject({ program: 'bucatini run', interface: 'veth0', mtu: 65520 });
       expect(info.return.ipv4).toMatchObject({ guest: HOST4, prefixLen: 24 });
-      expect(info.return.threads).toHaveLength(plan === 'fused' ? 1 : 4);
+      expect(info.return.threads).toHaveLength(THREADS[plan]!);
       expect(stats.return.counters.framesFromGuest).toBeGreaterThan(0);
     });
 

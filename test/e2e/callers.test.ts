@@ -619,13 +619,18 @@ describeNeeding("a thread's program cannot be loaded", tapNeeds, () => {
     expect(ended.status).toBe(1);
     return ended.stderr.split('\n').filter((line) => line !== '' && !PROGRESS.test(line));
   };
+  /** pasta and slirp4netns choose the plan themselves, always with one packet thread at the start. */
   const startsOf = (threads: string, pid: number): string[][] => [
     ['bucatini', 'run', `--threads=${threads}`, '--', 'true'],
     ['bucatini', 'attach', `--threads=${threads}`, String(pid)],
-    ['pasta', '--config-net', '--', 'true'],
-    ['slirp4netns', '--configure', String(pid), 'tap0'],
+    ...(threads === 'auto'
+      ? [
+          ['pasta', '--config-net', '--', 'true'],
+          ['slirp4netns', '--configure', String(pid), 'tap0'],
+        ]
+      : []),
   ];
-  /** As on a machine with more than two processors: pasta and slirp4netns then choose a pipeline. */
+  /** As on a machine with more than two processors: the plan `auto` then has lanes. */
   const manyProcessors = (): void => {
     for (const file of readdirSync(`${tree()}/dist/main`, { recursive: true, encoding: 'utf8' })) {
       if (!file.endsWith('.js')) continue;
@@ -639,24 +644,22 @@ describeNeeding("a thread's program cannot be loaded", tapNeeds, () => {
         expect(await startFails(program, ...args)).toEqual([expect.stringMatching(why)]);
     });
 
-  it.each(['fused', 'pipeline=2'])(
-    'packet thread, %s: every front end ends with one line',
-    async (threads) => {
-      if (threads !== 'fused') manyProcessors();
-      rmSync(`${tree()}/dist/main/packet-thread.js`);
-      await allFail(threads, /packet-thread\.js/);
-    },
-  );
+  it.each([
+    ['auto', 'two processors'],
+    ['auto', 'four processors'],
+    ['pipeline=2', 'two processors'],
+  ])('packet thread, %s, %s: every front end ends with one line', async (threads, processors) => {
+    if (processors !== 'two processors') manyProcessors();
+    rmSync(`${tree()}/dist/main/packet-thread.js`);
+    await allFail(threads, /packet-thread\.js/);
+  });
 
-  it('namespace thread, pipeline=2: every front end ends with one line', async () => {
-    manyProcessors();
-    for (const frontEnd of ['bucatini', 'pasta', 'slirp4netns'])
-      rmSync(`${tree()}/dist/main/${frontEnd}/netns-worker.js`);
+  it('namespace thread, pipeline=2: run and attach end with one line', async () => {
+    rmSync(`${tree()}/dist/main/bucatini/netns-worker.js`);
     await allFail('pipeline=2', /netns-worker\.js/);
   });
 
-  it('packet threads of shards throw while they are loaded: every front end ends with one line', async () => {
-    manyProcessors();
+  it('packet threads of shards throw while they are loaded: run and attach end with one line', async () => {
     writeFileSync(
       `${tree()}/dist/main/packet-thread.js`,
       `import { workerData } from 'node:worker_threads';
@@ -664,5 +667,73 @@ describeNeeding("a thread's program cannot be loaded", tapNeeds, () => {
        setInterval(() => {}, 1000);`,
     );
     await allFail('pipeline=2', /cannot be loaded/);
+  });
+
+  describe('four processors', () => {
+    const packetThreads = (pid: number): number =>
+      readdirSync(`/proc/${pid}/task`).filter((id) =>
+        readFileSync(`/proc/${pid}/task/${id}/comm`, 'utf8').startsWith('packet'),
+      ).length;
+    const inside = (pid: number, script: string) =>
+      runToEnd(['nsenter', '-U', '-n', '--preserve-credentials', '-t', String(pid), 'sh', '-c', script]);
+    const settled = async (pid: number, ready: () => boolean): Promise<void> => {
+      await eventually('it serves', 10_000, ready);
+      expect(packetThreads(pid)).toBe(1);
+    };
+    const served = async (
+      argv: (pid: number) => string[],
+      ping: string,
+      env: NodeJS.ProcessEnv = {},
+      threads = 1,
+    ): Promise<void> => {
+      manyProcessors();
+      await withTarget(async (pid) => {
+        const [program = '', ...args] = argv(pid);
+        const child = spawn(`${tree()}/bin/${program}`, args, {
+          env: { ...process.env, BUCATINI_RUNTIME: 'node', ...env },
+          stdio: ['ignore', 'ignore', 'pipe'],
+        });
+        try {
+          let pings = false;
+          for (let i = 0; i < 50 && !pings; i++) {
+            await sleepMs(100);
+            pings = (await inside(pid, ping)).status === 0;
+          }
+          expect(pings).toBe(true);
+          if (threads === 1) await settled(child.pid!, () => packetThreads(child.pid!) > 0);
+          else {
+            await eventually('more lanes are open', 10_000, () => packetThreads(child.pid!) >= threads);
+            expect((await inside(pid, ping)).status).toBe(0);
+          }
+        } finally {
+          child.kill('SIGTERM');
+          await new Promise((resolve) => child.once('exit', resolve));
+        }
+      });
+    };
+    const GATEWAY = 'ping -c 1 -W 1 $(ip -4 route | sed -n "s/default via \\([^ ]*\\).*/\\1/p")';
+    const fronts = [
+      ['attach', (pid: number) => ['bucatini', 'attach', String(pid)]],
+      ['pasta', (pid: number) => ['pasta', '-f', ...AS_OURSELVES, '--config-net', String(pid)]],
+      ['slirp4netns', (pid: number) => ['slirp4netns', '-c', String(pid), 'tap0']],
+    ] as const;
+    it.each([
+      ['one packet thread at the start', '', '^1$'],
+      ['more packet threads under load', 'lanesTurn=200', '^[2-9]$'],
+    ])('run: %s, and traffic', async (_, impair, count) => {
+      manyProcessors();
+      // COMMAND sees no other process: we look from outside while it waits.
+      const env = { BUCATINI_RUNTIME: 'node', BUCATINI_TEST_IMPAIR: impair };
+      const script = `${GATEWAY} >/dev/null && sleep 1 && ${GATEWAY} >/dev/null && echo pinged`;
+      const started = start([`${tree()}/bin/bucatini`, 'run', '--', 'sh', '-c', script], { env });
+      await sleepMs(1000);
+      expect(String(packetThreads(started.pid))).toMatch(new RegExp(count));
+      expect(await started.exited).toBe(0);
+      expect(started.printed().stdout).toBe('pinged\n');
+    });
+    it.each(fronts)('%s: one packet thread at the start, and traffic', (_, argv) => served(argv, GATEWAY));
+    it.each(fronts)('%s: more packet threads under load, and traffic', (_, argv) =>
+      served(argv, GATEWAY, { BUCATINI_TEST_IMPAIR: 'lanesTurn=200' }, 3),
+    );
   });
 });

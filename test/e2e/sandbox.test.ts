@@ -18,6 +18,7 @@ import {
   runToEnd,
   type Started,
   sleepMs,
+  type ThreadStatus,
   threadStatus,
 } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
@@ -36,6 +37,10 @@ const CAP_SYS_PTRACE = 1n << 19n;
 /** A value in the caller's environment, for COMMAND alone. */
 const SECRET = `secret-${process.pid}-0123456789`;
 
+/** Names of packet threads; of shards in a pipeline, on Bun and on Node: "pool thread 0", "WorkerThread". */
+const PACKET_THREAD = /^(packet thread|pool thread|WorkerThread)/;
+/** Three lanes: some threads are neither the first nor the last. */
+const PLANS = engine.plans.map((plan) => (plan === 'lanes=2' ? 'lanes=3' : plan));
 const SOFT_LIMIT = 1024;
 /**
  * Descriptors that a caller leaves open, with low and high numbers, of files that no other process has open.
@@ -228,7 +233,7 @@ describeE2e(
       );
     });
 
-    describe.skipIf(engine.name !== 'bucatini').each(engine.plans)('run, %s', (plan) => {
+    describe.skipIf(engine.name !== 'bucatini').each(PLANS)('run, %s', (plan) => {
       it(`a soft limit of ${SOFT_LIMIT} descriptors: ${FLOWS} connections at once succeed`, {
         timeout: 120_000,
       }, async () => {
@@ -241,6 +246,27 @@ describeE2e(
         );
         expect(stdout, stderr).not.toBe('');
         expect(JSON.parse(stdout)).toMatchObject({ ok: FLOWS, failed: {}, peakOpen: FLOWS });
+      });
+
+      it('its packet threads: as many as planned, with the same capabilities and filter, in the network namespace of the host', async () => {
+        const guest = await bed.engine({ plan });
+        try {
+          const threads = threadStatus(guest.enginePid).filter(({ name }) => PACKET_THREAD.test(name));
+          const [kind, number] = plan.split('=');
+          expect(threads.length).toBe(
+            kind === 'fused' ? 1 : kind === 'lanes' ? Number(number) : Number(number) + 2,
+          );
+          const hosts = (await bed.run('user', ['readlink', '/proc/self/ns/net'])).stdout.trim();
+          const [{ capEff, capPrm }] = threads as [ThreadStatus];
+          for (const { name, ...state } of threads)
+            expect([name, state]).toEqual([
+              name,
+              { capEff, capPrm, seccomp: 2, noNewPrivs: true, netns: hosts },
+            ]);
+          expect(BigInt(`0x${capPrm}`) & ~(CAP_NET_BIND_SERVICE | CAP_NET_RAW)).toBe(0n);
+        } finally {
+          await guest.stop();
+        }
       });
 
       it('no descriptors are left: connections wait, one line gives the reason, none fails', async () => {

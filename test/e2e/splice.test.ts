@@ -17,8 +17,8 @@ const LOOPBACK = [
   { name: 'IPv4', address: '127.0.0.1' },
   { name: 'IPv6', address: '::1' },
 ];
-/** Thread plans: one thread, and host-io on a thread of its own. */
-const plans = engine.plans.filter((plan) => plan !== 'pipeline=2');
+/** Of pipelines the smallest: the stage runs on the thread of host-io, however many shards there are. */
+const plans = engine.plans.map((plan) => (plan === 'pipeline=2' ? 'pipeline=1' : plan));
 
 describeE2e('published ports from loopback', [], () => {
   let bed: Bed;

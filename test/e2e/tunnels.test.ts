@@ -127,7 +127,7 @@ const withSlirp: FrontEnd = {
 
 const FRONT_ENDS: readonly FrontEnd[] = [
   ...engine.plans.flatMap((plan) =>
-    plan === 'pipeline=1' ? [] : [withRun(plan, 65520), withRun(plan, 1500)],
+    plan === 'pipeline=2' ? [] : [withRun(plan, 65520), withRun(plan, 1500)],
   ),
   ...(engine.name === 'pasta' ? [] : [withPasta, withSlirp]),
 ];

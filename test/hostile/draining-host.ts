@@ -10,10 +10,11 @@ import {
   type SlotStack,
 } from '../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
-import { Errno } from '../../src/sys/constants.ts';
+import { Errno, IPPROTO_UDP } from '../../src/sys/constants.ts';
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
 import { Addressing } from '../../src/workers/flow/addressing.ts';
-import { flowHash, shardOf } from '../../src/workers/flow/flow-hash.ts';
+import { flowHash } from '../../src/workers/flow/flow-hash.ts';
+import type { FlowOwners } from '../../src/workers/flow/flow-owner.ts';
 import {
   linkBytes,
   linkFlow,
@@ -22,6 +23,7 @@ import {
   linkSlotB,
   linkSlotOffset,
 } from '../../src/workers/link/descriptor.ts';
+import type { ReaderReturns } from '../../src/workers/link/reader-returns.ts';
 import { Owner } from '../../src/workers/link/slot-owner.ts';
 import {
   acceptedSocket,
@@ -35,7 +37,6 @@ import {
   ToHost,
   toHostText,
 } from '../../src/workers/link/to-host.ts';
-import { freeReaderSlotsWrite } from '../../src/workers/link/to-reader.ts';
 import {
   acceptedWrite,
   closedWrite,
@@ -54,6 +55,11 @@ import {
   unsolicitedDatagramWrite,
 } from '../../src/workers/link/to-shard.ts';
 import type { Prng } from '../support/netsim/prng.ts';
+
+/** Ports of the guest that are published. */
+export const PUBLISHED = [8000, 8001, 8002, 8003] as const;
+/** Ports of which each lane has one. */
+const OTHER_PORTS = Array.from({ length: 64 }, (_, i) => 8100 + i);
 
 const Kind = { none: 0, connecting: 1, tcp: 2, udp: 3, ping: 4, failed: 5 } as const;
 const { EACCES } = Errno;
@@ -74,13 +80,22 @@ export interface DrainingHostOptions {
   readonly largeSlots: SlotStack;
   readonly fromShards: readonly RingConsumer[];
   readonly toShards: readonly RingProducer[];
-  readonly toReader: RingProducer;
+  readonly toReaders: ReaderReturns;
+  /** As HostIoOptions. */
+  readonly acceptedTo: readonly RingProducer[];
+  readonly owners: FlowOwners;
+  /** Number of the lane; 0 where there are none. */
+  readonly lane: number;
+  /** Numbers in place of accepted descriptors, those of all lanes. */
+  readonly tokens: { next: number; readonly open: Set<number> };
   readonly prng: Prng;
 }
 
 export class DrainingHost {
   readonly #o: DrainingHostOptions;
   readonly #flows: number;
+  /** All links to shards. */
+  readonly #links: readonly RingProducer[];
   readonly #kind: Uint8Array;
   readonly #peeked: Uint32Array;
   readonly #consumed: Uint32Array;
@@ -95,8 +110,6 @@ export class DrainingHost {
   readonly #connecting: number[] = [];
   readonly #addressing: Addressing;
   readonly #words = new Uint32Array(8);
-  readonly #tokens = new Set<number>();
-  #token = 0;
   /** No more events by itself: all flows are to end. */
   quiet = false;
   messages = 0;
@@ -106,6 +119,7 @@ export class DrainingHost {
   constructor(o: DrainingHostOptions) {
     this.#o = o;
     this.#flows = o.plan.pool.flows;
+    this.#links = [...new Set([...o.toShards, ...o.acceptedTo])];
     const gids = this.#flows * o.toShards.length;
     this.#kind = new Uint8Array(gids);
     this.#refusals = new Uint8Array(gids);
@@ -134,8 +148,8 @@ export class DrainingHost {
     }
     if (this.quiet) this.#windUp();
     else this.#misbehave();
-    for (const ring of this.#o.toShards) if (ring.flush()) work++;
-    if (this.#o.toReader.flush()) work++;
+    for (const ring of this.#links) if (ring.flush()) work++;
+    if (this.#o.toReaders.flush()) work++;
     this.messages += work;
     return work;
   }
@@ -151,7 +165,7 @@ export class DrainingHost {
   #freeReader(a: number, b: number): void {
     this.#o.ownership.check(a, Owner.inFlight);
     this.#o.ownership.check(b, Owner.inFlight);
-    freeReaderSlotsWrite(this.#o.toReader, a, b);
+    this.#o.toReaders.free(a, b);
   }
 
   #freeOwn(slot: number): void {
@@ -192,12 +206,12 @@ export class DrainingHost {
         }
         return;
       case ToHost.adopt:
-        if (!this.#tokens.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
+        if (!this.#o.tokens.open.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
         if (kind !== Kind.none) throw new Error(`adopt: flow ${gid} is of kind ${kind}`);
         this.#begin(gid, Kind.tcp);
         return;
       case ToHost.refuse:
-        if (!this.#tokens.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
+        if (!this.#o.tokens.open.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
         return;
       case ToHost.send:
         return this.#send(gid, linkSlotA(w, at), linkSlotB(w, at), linkBytes(w, at), sendMark(w, at));
@@ -441,8 +455,10 @@ export class DrainingHost {
     }
     if (this.#connecting.length > 50 || (this.#connecting.length > 0 && r.chance(0.2)))
       this.#decide(this.#connecting.shift()!);
-    if (r.chance(0.01)) this.#accept();
-    if (r.chance(0.02)) this.#listenerDatagram();
+    if (this.#o.lane === 0) {
+      if (r.chance(0.01)) this.#accept();
+      if (r.chance(0.02)) this.#listenerDatagram();
+    }
     if (r.chance(0.02)) this.#unsolicitedDatagram();
   }
 
@@ -463,7 +479,7 @@ export class DrainingHost {
     const v4 = r.chance(0.6);
     out.set(v4 ? [0, 0, 0xffff, 0xc6336400 | r.int(0, 255)] : [0x20010db8, 1, 0, r.int(0, 255)]);
     const peerPort = r.int(1, 65_535);
-    const target = r.int(8000, 8003);
+    const target = r.pick(PUBLISHED);
     const hash = flowHash(
       this.#o.plan.hashKey,
       this.#addressing.guest,
@@ -478,9 +494,10 @@ export class DrainingHost {
 
   #accept(): void {
     const { peerPort, target, v4, hash } = this.#tuple(this.#words);
-    const out = this.#o.toShards[shardOf(hash, this.#o.toShards.length)]!;
-    const token = this.#token++;
-    this.#tokens.add(token);
+    const { acceptedTo, owners, tokens } = this.#o;
+    const out = acceptedTo[owners.ofHash(hash)]!;
+    const token = tokens.next++;
+    tokens.open.add(token);
     const ports = ((peerPort << 16) | target) >>> 0;
     acceptedWrite(out, token, v4 ? 4 : 6, ports, hash, this.#words, 0, this.#addressing.guest, v4 ? 0 : 4);
   }
@@ -499,10 +516,20 @@ export class DrainingHost {
     listenerDatagramWrite(out, 1, 0, slot, NO_SLOT, HEADROOM_BYTES, bytes, ports, both, 0);
   }
 
+  /** Ports of the guest whose UDP flows are those of the stage. */
+  #udpPorts(): readonly number[] {
+    const { owners, lane } = this.#o;
+    if (!owners.areLanes || lane === 0) return PUBLISHED;
+    return OTHER_PORTS.filter((port) => owners.of(0, IPPROTO_UDP, port << 16) === lane);
+  }
+
   #unsolicitedDatagram(): void {
+    const mine = this.#udpPorts();
+    if (mine.length === 0) return;
     const slot = this.#o.smallSlots.pop();
     if (slot === NO_SLOT) return;
-    const { peerPort, target, v4 } = this.#tuple(this.#words);
+    const { peerPort, v4 } = this.#tuple(this.#words);
+    const target = this.#o.prng.pick(mine);
     const guestAt = v4 ? 0 : 4;
     const bytes = this.#o.prng.int(0, 1900);
     const ports = ((peerPort << 16) | target) >>> 0;

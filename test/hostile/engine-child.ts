@@ -2,7 +2,9 @@
  * The whole engine with hostile frames through a socket pair, in a network namespace with loopback only. Run
  * by engine.test.ts. Prints one line of JSON.
  *
- *   engine-child.ts fused|pipeline=N FRAMES SEED
+ *   engine-child.ts fused|pipeline=N|lanes=N FRAMES SEED
+ *
+ * With lanes each queue has a socket pair, and frames are spread over them at random.
  */
 
 import { createSocket } from 'node:dgram';
@@ -25,7 +27,11 @@ const HOST = 0xc0000202;
 const HOST_PORT = 8080;
 /** The engine hangs when it reads no frame for this time. */
 const HANG_MS = 20_000;
+/** With three lanes and more frames go to the wrong lane too, which passes them on. */
+const WRONG_LANE_EVERY = 5;
 const VALID_FRAMES = 20_000;
+/** So many of them at a time: a lane's reader may have given them all to another lane (foreignLimit()). */
+const BURST = 125;
 
 for (const [name, list] of Object.entries(networkInterfaces())) {
   if (!list?.every((a) => a.internal))
@@ -35,8 +41,13 @@ for (const [name, list] of Object.entries(networkInterfaces())) {
 const [planName, framesText, seedText] = process.argv.slice(2);
 const frames = Number(framesText);
 const seed = Number(seedText);
+const [kind, number] = planName!.split('=') as [EnginePlan['threads']['kind'], string?];
 const threads: EnginePlan['threads'] =
-  planName === 'fused' ? { kind: 'fused' } : { kind: 'pipeline', shards: Number(planName!.split('=')[1]) };
+  kind === 'fused'
+    ? { kind }
+    : kind === 'pipeline'
+      ? { kind, shards: Number(number) }
+      : { kind, lanes: Number(number) };
 
 // Peers: an echo server, a server that closes at once, a resolver that repeats the query.
 const echo = createServer({ allowHalfOpen: true }, (s) => {
@@ -61,7 +72,8 @@ await Promise.all([
 ]);
 
 const fdCount = (): number => readdirSync('/proc/self/fd').length;
-const [tap, guestFd] = tapPair();
+const pairs = Array.from({ length: threads.kind === 'lanes' ? threads.lanes : 1 }, tapPair);
+const [tap, ...moreQueues] = pairs.map(([engine]) => engine);
 const fdsBefore = fdCount();
 const logs: string[] = [];
 const engine = await startEngine(
@@ -81,11 +93,14 @@ const engine = await startEngine(
       { proto: 'tcp', address: '127.0.0.1', port: 9000, targetPort: 9000 },
       { proto: 'udp', address: '127.0.0.1', port: 9000, targetPort: 9000 },
     ],
-    pool: { smallSlots: 2048, largeSlots: 256, flows: 1024 },
-    tap: { fd: tap, vnetHdrBytes: 12, uso: true },
+    pool: { smallSlots: 2048 * pairs.length, largeSlots: 256 * pairs.length, flows: 1024 },
+    tap: { fd: tap!, moreQueues, vnetHdrBytes: 12, uso: true },
     hashKey: [seed, 1],
     isnKey: [1, 2, 3, seed],
     debugOwnership: true,
+    ...(pairs.length > 2 && {
+      impairment: { lossFromGuest: 0, lossToGuest: 0, seed: 0, wrongLaneEvery: WRONG_LANE_EVERY },
+    }),
     logLevel: 'warning',
   },
   { onLog: (level, text) => logs.push(`${level}: ${text}`) },
@@ -96,7 +111,8 @@ void engine.failed.then((error) => {
 });
 
 const prng = new Prng(seed);
-const guest = new GuestEnd(guestFd);
+const guests = pairs.map(([, guest]) => new GuestEnd(guest));
+const anyQueue = (): GuestEnd => (guests.length === 1 ? guests[0]! : prng.pick(guests));
 const verifier = new Verifier(true, PLAN_ADDRESSES.mtu);
 const live = new LiveTcp(prng, HOST, HOST_PORT);
 const mutator = new Mutator(corpus(), prng);
@@ -109,14 +125,19 @@ const onFrame = (b: Uint8Array, at: number, bytes: number): void => {
   if (b[at + VNET + 23] === 6 && (b[at + VNET + 47]! & 0x12) === 0x12) synAcks++;
 };
 
+function drain(): void {
+  for (const guest of guests) while (guest.drain(onFrame) === 64);
+}
+
 async function flush(): Promise<void> {
   let since = performance.now();
-  for (let i = 0; guest.pending > 0; i++) {
+  const pending = (): boolean => guests.some((guest) => guest.pending > 0);
+  for (let i = 0; pending(); i++) {
     if (failure !== null) throw failure;
-    if (guest.flush() > 0) since = performance.now();
-    while (guest.drain(onFrame) === 64);
+    for (const guest of guests) if (guest.flush() > 0) since = performance.now();
+    drain();
     // Give the servers of this thread time to run.
-    if (guest.pending > 0) await (i < 10 ? setImmediate() : setTimeout(1));
+    if (pending()) await (i < 10 ? setImmediate() : setTimeout(1));
     if (performance.now() - since > HANG_MS)
       throw new Error(`the engine has taken no frame for ${HANG_MS} ms`);
   }
@@ -126,7 +147,7 @@ async function until(what: string, holds: () => boolean): Promise<void> {
   const start = performance.now();
   while (!holds()) {
     if (failure !== null) throw failure;
-    while (guest.drain(onFrame) === 64);
+    drain();
     if (performance.now() - start > HANG_MS) throw new Error(`${what}: not within ${HANG_MS} ms`);
     await setTimeout(2);
   }
@@ -136,6 +157,7 @@ const started = performance.now();
 let sent = 0;
 let rssWarm = 0;
 for (let i = 0; i < frames; i++) {
+  const guest = anyQueue();
   const bytes = (i & 3) === 0 ? live.next(guest.out.u8, guest.at) : mutator.next(guest.out.u8, guest.at);
   guest.add(bytes);
   sent++;
@@ -157,12 +179,15 @@ const grown = process.memoryUsage.rss() - rssWarm;
 // The engine must still answer: more frames than it has slots, and a connection to the host.
 arpReplies = 0;
 const arp = corpus().find((s) => s.name === 'ARP request')!.bytes;
-for (let i = 0; i < VALID_FRAMES; i++) {
-  guest.addCopy(arp);
-  if (guest.full) await flush();
+for (let i = 0; i < VALID_FRAMES; i += BURST) {
+  for (let k = 0; k < BURST; k++) {
+    const guest = anyQueue();
+    guest.addCopy(arp);
+    if (guest.full) await flush();
+  }
+  await flush();
+  await until('ARP replies', () => arpReplies >= i + BURST);
 }
-await flush();
-await until('ARP replies', () => arpReplies >= VALID_FRAMES);
 await setTimeout(2500); // flows of the hostile frames time out
 synAcks = 0;
 const endpoints = {
@@ -173,10 +198,10 @@ const endpoints = {
 const syn = segment({ flags: Syn, srcPort: 39_999, dstPort: HOST_PORT, seq: 7, options: { mss: 1460 } });
 let connected = false;
 for (let i = 0; i < 20 && !connected; i++) {
-  guest.addCopy(encodeFrame(endpoints, syn, { vnet: true, partial: true }));
+  anyQueue().addCopy(encodeFrame(endpoints, syn, { vnet: true, partial: true }));
   await flush();
   await setTimeout(100);
-  while (guest.drain(onFrame) === 64);
+  drain();
   connected = synAcks > 0;
 }
 const counters = engine.counters();
@@ -188,7 +213,7 @@ await setTimeout(50);
 const closedBy = performance.now() + 3000;
 while (fdCount() > fdsBefore && performance.now() < closedBy) await setTimeout(20);
 const fdsAfter = fdCount();
-for (const fd of [tap, guestFd]) close(fd);
+for (const fd of pairs.flat()) close(fd);
 for (const s of [echo, resolverTcp]) s.close();
 for (const s of [resolver, mirror]) s.close();
 process.stdout.write(

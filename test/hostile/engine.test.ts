@@ -21,6 +21,7 @@ interface Result {
   readonly counters: Record<string, number>;
 }
 
+const PLANS = ['fused', 'pipeline=2', 'lanes=2', 'lanes=3'];
 const CHILD = new URL('./engine-child.ts', import.meta.url).pathname;
 /** Allow ping sockets for all groups, if permitted. */
 const SETUP =
@@ -28,11 +29,11 @@ const SETUP =
 const IN_NAMESPACE = ['--user', '--map-root-user', '--net', 'sh', '-c', SETUP, 'sh'];
 
 describeE2e('hostile frames through the whole engine', [], () => {
-  it.each(['fused', 'pipeline=1', 'pipeline=2'])(
+  it.each(PLANS)(
     '%s: the engine answers afterwards, stops, and leaves nothing open',
     { timeout: 600_000 },
     (plan) => {
-      const frames = Math.floor(ENGINE_FRAMES / 3);
+      const frames = Math.floor(ENGINE_FRAMES / PLANS.length);
       const argv = [...IN_NAMESPACE, process.execPath, CHILD, plan, String(frames), String(SEED)];
       const run = spawnSync('unshare', argv, { encoding: 'utf8', maxBuffer: 1 << 24, timeout: 500_000 });
       expect(run.status, run.stderr).toBe(0);
@@ -47,6 +48,7 @@ describeE2e('hostile frames through the whole engine', [], () => {
       expect(result.stopMs).toBeLessThan(5000);
       expect(result.rssGrownMiB).toBeLessThan(64);
       expect(result.handshakes).toBeGreaterThan(frames / 5000);
+      if (plan.startsWith('lanes')) expect(result.counters.handedOver).toBeGreaterThan(frames / 4);
     },
   );
 });

@@ -7,10 +7,29 @@ const TIMEOUT = { timeout: 3_600_000 };
 
 describe('hostile frames at random: no exception, no leak, well-formed answers', () => {
   it('two shards, no DHCP', TIMEOUT, () => {
-    randomRun('two shards', Math.floor(PATH_FRAMES * 0.27), { shards: 2, dhcp: false });
+    randomRun('two shards', Math.floor(PATH_FRAMES * 0.2), {
+      threads: { kind: 'pipeline', shards: 2 },
+      dhcp: false,
+    });
   });
 
   it('no vnet headers', TIMEOUT, () => {
-    randomRun('no vnet headers', Math.floor(PATH_FRAMES * 0.23), { shards: 1, vnet: false });
+    randomRun('no vnet headers', Math.floor(PATH_FRAMES * 0.15), {
+      threads: { kind: 'fused' },
+      vnet: false,
+    });
+  });
+
+  it('two lanes, frames of each flow over both queues', TIMEOUT, () => {
+    randomRun('two lanes', Math.floor(PATH_FRAMES * 0.15), { threads: { kind: 'lanes', lanes: 2 } });
+  });
+
+  it('three lanes, no DHCP, buckets are given away, also while frames are on their way', TIMEOUT, () => {
+    randomRun('three lanes', Math.floor(PATH_FRAMES * 0.1), {
+      threads: { kind: 'lanes', lanes: 3 },
+      dhcp: false,
+      oldTable: 0.3,
+      give: 0.02,
+    });
   });
 });

@@ -4,11 +4,15 @@
  *   frames ─ sendmmsg ─▶ TapReader ─▶ Shard(s) ─▶ DrainingHost
  *   checked ◀─ recvmmsg ─────────────┘
  *
+ * With lanes there is one of each per lane, a socket pair in place of each queue of the TAP, and frames are
+ * spread over the queues at random: half of the frames of two lanes are read by the wrong one.
+ *
  * Ownership of slots is checked at each hand-over. The stages have virtual time: poll(now).
  */
 
 import { dropName } from '../../src/proto/drop.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE, DROP_MAX } from '../../src/ring/counters.ts';
+import { BUCKETS, PORTS } from '../../src/ring/layout.ts';
 import type { SlotStack } from '../../src/ring/pool.ts';
 import {
   AF_UNIX,
@@ -34,25 +38,39 @@ import {
 } from '../../src/sys/socket.ts';
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
-import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type TapEnginePlan, type ThreadsPlan } from '../../src/workers/engine-plan.ts';
+import { divideBuckets } from '../../src/workers/flow/flow-owner.ts';
+import { FLOW_FIELDS, FlowField, flowPage, MAX_PAGE_FLOWS } from '../../src/workers/flow/flow-report.ts';
 import { stageDropName } from '../../src/workers/link/stage-drop.ts';
 import { TapReader } from '../../src/workers/tap/tap-reader.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
 import type { Shard } from '../../src/workers/translator/shard.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 import { PLAN_ADDRESSES } from './corpus.ts';
-import { DrainingHost } from './draining-host.ts';
+import { DrainingHost, PUBLISHED } from './draining-host.ts';
 
 const BATCH = 16;
 const ROOM = 69_632;
 const OUT_BATCH = 64;
 const START_MS = 100_000;
 
+/** Probability that a lane's thread does nothing in a round: lanes do not run in step. */
+const LATE = 0.2;
+/** Flows are compared whenever buckets were given away so many times. */
+const CHECK_EVERY = 16;
+
 export interface PathOptions {
-  readonly shards: number;
+  readonly threads: ThreadsPlan;
   readonly prng: Prng;
   readonly vnet?: boolean;
   readonly dhcp?: boolean;
+  /**
+   * Probability that a lane's reader reads a batch before buckets were given to other lanes, and the shards
+   * take its frames after that: they pass them on.
+   */
+  readonly oldTable?: number;
+  /** Probability that a lane gives buckets without flows to others before a round. */
+  readonly give?: number;
   /** Called with every frame to the guest, with its vnet header. The bytes are borrowed. */
   onFrame(u8: Uint8Array, at: number, bytes: number): void;
 }
@@ -148,32 +166,52 @@ export class GuestEnd {
   }
 }
 
-export class HostilePath {
-  readonly guest: GuestEnd;
+interface Slots {
+  readonly smallSlots: SlotStack;
+  readonly largeSlots: SlotStack;
+}
+
+/** The stages that one thread runs: those of a lane, or all. */
+interface Lane {
+  readonly reader: TapReader;
+  readonly shards: readonly Shard[];
   readonly host: DrainingHost;
+}
+
+export class HostilePath {
+  /** The guest's end of each queue. */
+  readonly guests: readonly GuestEnd[];
+  readonly hosts: readonly DrainingHost[];
   readonly counters = new Float64Array(COUNTER_WORDS);
   readonly plan: TapEnginePlan;
   readonly logs = new Map<string, number>();
   now: number;
   framesToGuest = 0;
-  readonly #reader: TapReader;
-  readonly #shards: Shard[] = [];
-  readonly #readerSmall: SlotStack;
-  readonly #readerLarge: SlotStack;
-  readonly #hostSmall: SlotStack;
-  readonly #hostLarge: SlotStack;
-  readonly #fds: readonly [number, number];
+  bucketsGiven = 0;
+  flowsChecked = 0;
+  #checks = 0;
+  readonly #lanes: readonly Lane[];
+  readonly #laneOf = new Uint8Array(BUCKETS + 1);
+  readonly #prng: Prng;
+  readonly #oldTable: number;
+  readonly #give: number;
+  readonly #readerSlots: readonly Slots[];
+  readonly #hostSlots: readonly Slots[];
+  readonly #fds: readonly (readonly [engine: number, guest: number])[];
   readonly #onFrame: (u8: Uint8Array, at: number, bytes: number) => void;
   readonly #keep: unknown;
 
   constructor(o: PathOptions) {
     const vnet = o.vnet ?? true;
-    this.#fds = tapPair();
-    this.guest = new GuestEnd(this.#fds[1]);
-    const smallSlots = 2048;
-    const largeSlots = 256;
+    this.#prng = o.prng;
+    this.#oldTable = o.oldTable ?? 0;
+    this.#give = o.give ?? 0;
+    const queues = o.threads.kind === 'lanes' ? o.threads.lanes : 1;
+    this.#fds = Array.from({ length: queues }, tapPair);
+    this.guests = this.#fds.map(([, guest]) => new GuestEnd(guest));
+    const [tap, ...moreQueues] = this.#fds.map(([engine]) => engine);
     this.plan = {
-      threads: o.shards === 1 ? { kind: 'fused' } : { kind: 'pipeline', shards: o.shards },
+      threads: o.threads,
       addresses: PLAN_ADDRESSES,
       policy: {
         ...DEFAULT_POLICY,
@@ -185,8 +223,8 @@ export class HostilePath {
         connectFailure: 'honest',
       },
       listeners: [],
-      pool: { smallSlots, largeSlots, flows: 512 },
-      tap: { fd: this.#fds[0], vnetHdrBytes: vnet ? 12 : 0, uso: true },
+      pool: { smallSlots: 2048 * queues, largeSlots: 256 * queues, flows: 512 },
+      tap: { fd: tap!, moreQueues, vnetHdrBytes: vnet ? 12 : 0, uso: true },
       hashKey: [0x1234, 0x5678],
       isnKey: [3, 4, 5, 6],
       debugOwnership: true,
@@ -194,35 +232,44 @@ export class HostilePath {
     };
     const { sab, layout } = engineMemory(this.plan, { ringDescriptors: 2048, logBytes: 256 });
     this.#keep = sab;
-    const assembly = new Assembly({ plan: this.plan, sab, layout });
-    const readerParts = assembly.readerParts();
-    this.#readerSmall = readerParts.smallSlots;
-    this.#readerLarge = readerParts.largeSlots;
-    const hostParts = assembly.hostParts();
-    this.#hostSmall = hostParts.smallSlots;
-    this.#hostLarge = hostParts.largeSlots;
+    const ownerTables = { laneOf: this.#laneOf, publishedUdp: new Uint16Array(PORTS) };
+    for (const port of PUBLISHED) ownerTables.publishedUdp[port] = 1;
+    divideBuckets(this.#laneOf, queues);
+    const assembly = new Assembly({ plan: this.plan, sab, layout, ownerTables });
     const log = (_level: string, text: string): void =>
       void this.logs.set(text, (this.logs.get(text) ?? 0) + 1);
-    this.#reader = new TapReader({
-      ...readerParts,
-      plan: this.plan,
-      counters: this.counters,
-      notices: new Notices(() => {}),
-      onFatal: (text) => {
-        throw new Error(text);
-      },
-    });
     const guestMac = Uint8Array.of(2, 0, 0, 0, 0, 0x67);
+    const tokens = { next: 0, open: new Set<number>() };
+    const { counters, plan } = this;
+    const readerParts = Array.from({ length: queues }, (_, r) => assembly.readerParts(r));
+    const hostParts = Array.from({ length: queues }, (_, h) => assembly.hostParts(h));
+    this.#readerSlots = readerParts;
+    this.#hostSlots = hostParts;
+    const onFatal = (text: string): never => {
+      throw new Error(text);
+    };
+    const readers = readerParts.map(
+      (parts) => new TapReader({ ...parts, plan, counters, notices: new Notices(() => {}), onFatal }),
+    );
     // A shard starts its clock when it is created: at the same virtual time in every run, so that a seed
     // repeats a run.
     const clock = performance.now;
     performance.now = () => START_MS;
-    for (let shard = 0; shard < o.shards; shard++)
-      this.#shards.push(
-        assembly.shard(shard, { counters: this.counters, guestMac, notices: new Notices(log) }),
-      );
+    const shards = Array.from({ length: assembly.threads.shards }, (_, s) =>
+      assembly.shard(s, {
+        ...{ counters, guestMac, notices: new Notices(log) },
+        reader: queues > 1 ? readers[s] : undefined,
+      }),
+    );
     performance.now = clock;
-    this.host = new DrainingHost({ ...hostParts, plan: this.plan, prng: o.prng });
+    this.hosts = hostParts.map(
+      (parts, lane) => new DrainingHost({ ...parts, plan, lane, tokens, prng: o.prng }),
+    );
+    this.#lanes = readers.map((reader, i) => ({
+      reader,
+      shards: queues > 1 ? [shards[i]!] : shards,
+      host: this.hosts[i]!,
+    }));
     this.#onFrame = (u8, at, bytes) => {
       this.framesToGuest++;
       o.onFrame(u8, at, bytes);
@@ -230,16 +277,73 @@ export class HostilePath {
     this.now = START_MS;
   }
 
+  /** The guest's end of any queue. */
+  get guest(): GuestEnd {
+    return this.guests.length === 1 ? this.guests[0]! : this.#prng.pick(this.guests);
+  }
+
   /** One round of all stages. */
   round(ms: number): number {
     this.now += ms;
-    this.#reader.onReadable();
-    let work = this.#reader.poll(this.now);
-    for (const shard of this.#shards) work += shard.poll(this.now);
-    work += this.host.poll();
-    for (const shard of this.#shards) work += shard.poll(this.now);
-    while (this.guest.drain(this.#onFrame) === OUT_BATCH);
+    return this.#lanes.reduce((work, lane) => work + this.#run(lane), 0);
+  }
+
+  /** One round in which each of several lanes may run or not. */
+  #unevenRound(ms: number): void {
+    this.now += ms;
+    const lanes = this.#lanes;
+    lanes.forEach((lane, i) => {
+      if (lanes.length > 1 && this.#prng.chance(this.#give)) this.#giveBuckets(i);
+      if (lanes.length === 1 || !this.#prng.chance(LATE)) this.#run(lane);
+    });
+  }
+
+  #run({ reader, shards, host }: Lane): number {
+    reader.onReadable();
+    const isOld = this.#lanes.length > 1 && this.#prng.chance(this.#oldTable);
+    if (isOld) this.#turn(1);
+    let work = reader.poll(this.now);
+    if (isOld) this.#turn(-1);
+    for (const shard of shards) work += shard.poll(this.now);
+    work += host.poll();
+    for (const shard of shards) work += shard.poll(this.now);
+    for (const guest of this.guests) while (guest.drain(this.#onFrame) === OUT_BATCH);
     return work;
+  }
+
+  #giveBuckets(lane: number): void {
+    const others = this.#lanes.map((_, i) => i).filter((i) => i !== lane);
+    const before = this.#laneOf.slice();
+    this.#lanes[lane]!.shards[0]!.giveBuckets(others, this.#prng.pick([0.1, 0.5, 1]));
+    for (let b = 0; b < BUCKETS; b++) if (before[b] !== this.#laneOf[b]) this.bucketsGiven++;
+    if (this.#checks++ % CHECK_EVERY === 0) this.checkFlows();
+  }
+
+  /** @throws Error when two shards have a flow with the same addresses and ports */
+  checkFlows(): void {
+    const seen = new Map<string, number>();
+    this.#lanes.forEach(({ shards: [shard] }, lane) => {
+      for (let from = 0; from >= 0; ) {
+        const { rows, next } = flowPage(shard!, from, MAX_PAGE_FLOWS);
+        from = next;
+        for (let at = 0; at < rows.length; at += FLOW_FIELDS) {
+          const key = [
+            rows[at + FlowField.proto],
+            ...rows.subarray(at + FlowField.guestAddress, at + FlowField.remotePort + 1),
+          ].join(' ');
+          const other = seen.get(key);
+          if (other !== undefined) throw new Error(`flow ${key} is lane ${lane}'s and lane ${other}'s`);
+          seen.set(key, lane);
+        }
+      }
+    });
+    this.flowsChecked += seen.size;
+  }
+
+  /** Each lane has the buckets of the one before it. */
+  #turn(by: number): void {
+    const lanes = this.#lanes.length;
+    for (let b = 0; b < BUCKETS; b++) this.#laneOf[b] = (this.#laneOf[b]! + lanes + by) % lanes;
   }
 
   /** Run rounds until no stage has work. */
@@ -248,11 +352,11 @@ export class HostilePath {
     throw new Error('the path does not become idle');
   }
 
-  /** Send the guest's batch, with rounds of the path in between. */
+  /** Send the guest's batches, with rounds of the path in between. */
   feed(ms: number): void {
-    for (let i = 0; this.guest.pending > 0; i++) {
-      this.guest.flush();
-      this.round(i === 0 ? ms : 1);
+    for (let i = 0; this.guests.some(({ pending }) => pending > 0); i++) {
+      for (const guest of this.guests) guest.flush();
+      this.#unevenRound(i === 0 ? ms : 1);
       if (i > 100_000) throw new Error('the path takes no more frames');
     }
   }
@@ -281,7 +385,8 @@ export class HostilePath {
     return (
       this.dropped +
       this.framesToGuest +
-      this.host.messages +
+      this.hosts.reduce((n, { messages }) => n + messages, 0) +
+      c[Counter.handOverFull]! +
       c[Counter.fragmentsDropped]! +
       c[Counter.fragmentsReassembled]! +
       c[Counter.flowTableFull]! +
@@ -293,20 +398,22 @@ export class HostilePath {
 
   /** Advance the clock by hours without input: every flow ends, every slot is freed. */
   windDown(): void {
-    this.host.quiet = true;
+    for (const host of this.hosts) host.quiet = true;
     // Small steps first, for the retransmission timers; then the two hours of the keep-alive.
     for (let i = 0; i < 4000; i++) this.settle(500);
     for (let i = 0; i < 300; i++) this.settle(60_000);
   }
 
   leftovers(): Record<string, number> {
+    const taken = (all: readonly Slots[], kind: keyof Slots, ready: number): number =>
+      all.reduce((n, { [kind]: stack }) => n + Math.max(0, stack.capacity - stack.free - ready), 0);
     return {
       // One pair of slots is always ready for the next read.
-      readerSmall: Math.max(0, this.#readerSmall.capacity - this.#readerSmall.free - 1),
-      readerLarge: Math.max(0, this.#readerLarge.capacity - this.#readerLarge.free - 1),
-      hostSmall: this.#hostSmall.capacity - this.#hostSmall.free,
-      hostLarge: this.#hostLarge.capacity - this.#hostLarge.free,
-      sockets: this.host.open,
+      readerSmall: taken(this.#readerSlots, 'smallSlots', 1),
+      readerLarge: taken(this.#readerSlots, 'largeSlots', 1),
+      hostSmall: taken(this.#hostSlots, 'smallSlots', 0),
+      hostLarge: taken(this.#hostSlots, 'largeSlots', 0),
+      sockets: this.hosts.reduce((n, { open }) => n + open, 0),
       tcp:
         this.counters[Counter.tcpOpened]! +
         this.counters[Counter.tcpAccepted]! -
@@ -315,7 +422,7 @@ export class HostilePath {
   }
 
   close(): void {
-    for (const fd of this.#fds) close(fd);
+    for (const fd of this.#fds.flat()) close(fd);
     void this.#keep;
   }
 }

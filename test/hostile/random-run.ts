@@ -49,7 +49,7 @@ export function randomRun(
   const started = performance.now();
   try {
     for (let i = 0; i < frames; i++) {
-      const { guest } = path;
+      const guest = path.guest;
       const bytes =
         (i & 3) === 0 && vnet ? live.next(guest.out.u8, guest.at) : mutator.next(guest.out.u8, guest.at);
       // No frames of 0 bytes: on a socket they mean end of stream, and a TAP has none.
@@ -63,10 +63,20 @@ export function randomRun(
     const grown = process.memoryUsage.rss() - rssWarm;
     process.stdout.write(
       `hostile, ${name}: ${frames} frames, ${Math.round(frames / seconds)} a second, ${path.framesToGuest} answers, ` +
-        `${path.dropped} dropped, ${live.established} handshakes, RSS +${(grown / 2 ** 20).toFixed(1)} MiB\n`,
+        `${path.dropped} dropped, ${path.counters[Counter.handedOver]} handed over, ${path.counters[Counter.handOverFull]} full, ${live.established} handshakes, RSS +${(grown / 2 ** 20).toFixed(1)} MiB\n`,
     );
     expect(grown).toBeLessThan(RSS_LIMIT_BYTES);
     if (vnet) expect(live.established).toBeGreaterThan(frames / 2000);
+    if (options.give) {
+      path.checkFlows();
+      process.stdout.write(
+        `hostile, ${name}: ${path.bucketsGiven} buckets given, ${path.flowsChecked} flows checked\n`,
+      );
+      expect(path.bucketsGiven).toBeGreaterThan(0);
+    }
+    const handedOver = path.counters[Counter.handedOver]!;
+    if (options.threads.kind === 'lanes') expect(handedOver).toBeGreaterThan(frames / 4);
+    else expect(handedOver).toBe(0);
     const drops = path.drops();
     path.windDown();
     expect(path.leftovers()).toEqual(NOTHING_LEFT);

@@ -4,6 +4,7 @@ import type { CommandName } from '../../src/main/bucatini/commands.ts';
 import { OPTIONS, parseArguments, type Settings } from '../../src/main/bucatini/options.ts';
 import { poolPlan } from '../../src/main/cli/pool-plan.ts';
 import { UsageError } from '../../src/main/cli/values.ts';
+import { slotShares } from '../../src/workers/placement.ts';
 
 function settings(...args: string[]): Settings {
   const parsed = parseArguments('run', args);
@@ -131,13 +132,19 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
       [['fused'], { threads: { kind: 'fused' } }],
       [['pipeline'], { threads: { kind: 'pipeline', shards: 1 } }],
       [['pipeline=3'], { threads: { kind: 'pipeline', shards: 3 } }],
+      [['lanes=1'], { threads: { kind: 'lanes', lanes: 1 } }],
+      [['lanes=8'], { threads: { kind: 'lanes', lanes: 8 } }],
     ],
     bad: [
       [['four'], 'pipeline=N'],
       [['pipeline='], 'not a whole number'],
       [['pipeline=0'], 'smaller than 1'],
       [['pipeline=17'], 'larger than 16'],
-      [['fused=2'], 'pipeline=N'],
+      [['fused=2'], 'lanes=N'],
+      [['lanes'], 'write for example lanes=2'],
+      [['lanes='], 'not a whole number'],
+      [['lanes=0'], 'smaller than 1'],
+      [['lanes=9'], 'larger than 8'],
     ],
   },
   '--pool-size': {
@@ -194,7 +201,6 @@ describe('option table', () => {
       ipv4: true,
       ipv6: true,
       mtu: 65520,
-      poolMib: 64,
       logLevel: 'warning',
       stats: false,
     });
@@ -281,6 +287,8 @@ describe('parsing', () => {
     );
     expect(message(['--publish', '80', '--publish', '127.0.0.1:80'])).toContain('collides');
     expect(settings('-4', '--mtu', '576')).toMatchObject({ mtu: 576 });
+    expect(message(['--threads', 'lanes=4', '--pool-size', '15'])).toContain('4 lanes need at least 16');
+    expect(settings('--pool-size', '16', '--threads', 'lanes=4')).toMatchObject({ poolMib: 16 });
   });
 });
 
@@ -297,5 +305,17 @@ describe('pool', () => {
     expect(poolPlan(100)).toMatchObject({ flows: 32768 }); // a power of two, no more than 512 a MiB
     expect(poolPlan(127)).toMatchObject({ flows: 32768 });
     expect(poolPlan(128)).toMatchObject({ flows: 65536 });
+  });
+
+  it('lanes: each has the slots and the flows of a pool of its part of the size', () => {
+    const one = poolPlan(64);
+    for (let lanes = 1; lanes <= 8; lanes++) {
+      const plan = poolPlan(64 * lanes, lanes);
+      expect(plan.flows).toBe(one.flows);
+      expect(plan.smallSlots).toBe(one.smallSlots * lanes);
+      expect(Math.floor(plan.largeSlots / lanes)).toBe(one.largeSlots);
+      const least = poolPlan(Math.max(8, 4 * lanes), lanes);
+      expect(() => slotShares(least.smallSlots, least.largeSlots, lanes, lanes)).not.toThrow();
+    }
   });
 });

@@ -6,7 +6,7 @@
 import { fileURLToPath } from 'node:url';
 
 export interface EngineOptions {
-  /** Thread plan: "fused", "pipeline=2"; engines without plans ignore it. */
+  /** Thread plan: "fused", "pipeline=2", "lanes=2"; engines without plans ignore it. */
   readonly plan?: string;
   readonly mtu?: number;
   /** "[ADDRESS:]HOSTPORT[:PORT][/udp]" */
@@ -14,7 +14,17 @@ export interface EngineOptions {
   /** The guest's address for the host's loopback. */
   readonly hostLoopback?: string;
   /** Frames lost inside the engine, as fractions. */
-  readonly impair?: { readonly fromGuest: number; readonly toGuest: number; readonly seed: number };
+  readonly impair?: {
+    readonly fromGuest: number;
+    readonly toGuest: number;
+    readonly seed: number;
+    /** Each reader of several lanes passes one frame in so many through a wrong lane. */
+    readonly wrongLane?: number;
+    /** Lanes open and are given up in turn, after so many ms each. */
+    readonly lanesTurn?: number;
+    /** From this share of processor time on a lane is busy. */
+    readonly busyShare?: number;
+  };
   /** Leave the interface down and without addresses: the guest's own client configures it. */
   readonly unconfigured?: boolean;
   /** Further options, in the syntax of the engine. */
@@ -58,7 +68,7 @@ export const full = (value: number, quick: number): number => (QUICK ? quick : v
 
 export const repoRoot = fileURLToPath(new URL('../../', import.meta.url)).replace(/\/$/, '');
 
-const wantedPlans = (process.env.E2E_PLANS ?? 'fused,pipeline=1,pipeline=2').split(',');
+const wantedPlans = (process.env.E2E_PLANS ?? 'fused,pipeline=2,lanes=2').split(',');
 
 function bucatini(): Engine {
   const program = `${repoRoot}/bin/bucatini`;
@@ -75,7 +85,9 @@ function bucatini(): Engine {
   const env = (o: EngineOptions): Record<string, string> =>
     o.impair
       ? {
-          BUCATINI_TEST_IMPAIR: `fromGuest=${o.impair.fromGuest},toGuest=${o.impair.toGuest},seed=${o.impair.seed}`,
+          BUCATINI_TEST_IMPAIR: Object.entries(o.impair)
+            .map(([name, value]) => `${name}=${value}`)
+            .join(','),
         }
       : {};
   return {

@@ -42,8 +42,8 @@ export const lengthOf = ({ bytes }: HostMessage): number => bytes.length;
 
 /** Small slots for the guest's bytes, large ones for the host's. */
 const SHARES: SlotShares = {
-  ...{ readerSmall: [0, 192], readerLarge: [0, 0], hostSmall: [192, 64], hostLarge: [256, 16] },
-  ...{ scratchLarge: [0, 0], dnsEach: 0, dnsLarge: 0 },
+  ...{ readerSmall: [[0, 192]], readerLarge: [[0, 0]], hostSmall: [[192, 64]], hostLarge: [[256, 16]] },
+  ...{ scratchLarge: 0, dnsEach: 0, dnsLarge: 0 },
 };
 
 /** A HostIo stage, with the shard's ends of its rings. */
@@ -89,7 +89,7 @@ export class HostIoRig {
     this.#small = reader.smallSlots;
     this.#hostLarge = host.largeSlots;
     this.#toHost = shard.toHost;
-    this.#fromHost = shard.fromHost;
+    this.#fromHost = shard.fromHosts[0]!;
     this.#freed = reader.freed.at(-1)!;
     this.#io = new HostIo({
       ...host,

@@ -11,7 +11,6 @@ import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epo
 import { close } from '../../src/sys/io.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Addressing } from '../../src/workers/flow/addressing.ts';
-import { shardOf } from '../../src/workers/flow/flow-hash.ts';
 import type { HostContext } from '../../src/workers/host-io/context.ts';
 import { DatagramSockets } from '../../src/workers/host-io/datagram/sockets.ts';
 import type { DescriptorOut } from '../../src/workers/link/descriptor.ts';
@@ -48,8 +47,9 @@ export class HostRig {
       shortage: new DescriptorShortage(shard.ctx.counters, shard.ctx.notices),
       datagramPorts: this.datagramPorts,
       toShard: () => shard.fromHost.producer,
-      shardOfHash: (hash) => shardOf(hash, 1),
-      shardLink: () => shard.fromHost.producer,
+      streamShard: () => shard.fromHost.producer,
+      areLanes: false,
+      datagramShard: () => shard.fromHost.producer,
       freeReaderSlots: (a, b) => shard.ctx.freeReaderSlots(a, b),
       watch: (fd, gid, events) => epollAdd(this.#epoll, fd, (events | EPOLLET) >>> 0, gid, 0),
       markReady: (gid) => {

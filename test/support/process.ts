@@ -217,6 +217,8 @@ export function openFiles(pid: number): string[] {
 
 export interface ThreadStatus {
   readonly name: string;
+  /** Its network namespace, "net:[4026531840]". */
+  readonly netns: string;
   readonly noNewPrivs: boolean;
   /** 2: a filter is in force (proc_pid_status(5)). */
   readonly seccomp: number;
@@ -224,6 +226,14 @@ export interface ThreadStatus {
   readonly capEff: string;
   /** CapPrm, in hexadecimal. */
   readonly capPrm: string;
+}
+
+function namespaceOf(pid: number, tid: string): string {
+  try {
+    return readlinkSync(`/proc/${pid}/task/${tid}/ns/net`);
+  } catch {
+    return ''; // the thread has ended
+  }
 }
 
 /** State of each thread of a process from /proc; also works for a process that is not dumpable. */
@@ -235,12 +245,41 @@ export function threadStatus(pid: number): ThreadStatus[] {
     const hex = (name: string): string => field(name).replace(/^0+(?=.)/, '');
     return {
       name: field('Name'),
+      netns: namespaceOf(pid, tid),
       noNewPrivs: field('NoNewPrivs') === '1',
       seccomp: Number(field('Seccomp')),
       capEff: hex('CapEff'),
       capPrm: hex('CapPrm'),
     };
   });
+}
+
+/** What a packet thread that is started in the sandbox must have in common with the first one. */
+export interface ThreadConfinement {
+  readonly namespaces: Readonly<Record<string, string>>;
+  /** Lines of proc_pid_status(5), without what tells threads apart. */
+  readonly status: readonly string[];
+}
+
+const CONFINEMENT = /^(Uid|Gid|Groups|Cap\w+|NoNewPrivs|Seccomp|Seccomp_filters):/;
+
+/**
+ * The confinement of each packet thread of an engine, by name: `packet thread 0` ... Needs to be root on the
+ * machine: an engine in the sandbox is not dumpable.
+ */
+export function packetThreads(pid: number): Map<string, ThreadConfinement> {
+  const found = new Map<string, ThreadConfinement>();
+  for (const tid of readdirSync(`/proc/${pid}/task`)) {
+    const text = readProc(pid, `task/${tid}/status`);
+    const name = /^Name:\s*(packet thread \d+)$/m.exec(text)?.[1];
+    if (name === undefined) continue;
+    const at = `/proc/${pid}/task/${tid}/ns`;
+    found.set(name, {
+      namespaces: Object.fromEntries(readdirSync(at).map((kind) => [kind, readlinkSync(`${at}/${kind}`)])),
+      status: text.split('\n').filter((line) => CONFINEMENT.test(line)),
+    });
+  }
+  return found;
 }
 
 const PAGE_BYTES = 4096;

@@ -92,9 +92,9 @@ function rigShares(smallSlots: number, largeSlots: number): SlotShares {
   const large = largeSlots / 2;
   const end = smallSlots + largeSlots;
   return {
-    ...{ readerSmall: [0, small], hostSmall: [small, small] },
-    ...{ readerLarge: [smallSlots, large], hostLarge: [smallSlots + large, large - 2] },
-    ...{ scratchLarge: [end - 1, 1], dnsEach: 1, dnsLarge: end - 2 },
+    ...{ readerSmall: [[0, small]], hostSmall: [[small, small]] },
+    ...{ readerLarge: [[smallSlots, large]], hostLarge: [[smallSlots + large, large - 2]] },
+    ...{ scratchLarge: end - 1, dnsEach: 1, dnsLarge: end - 2 },
   };
 }
 
@@ -133,7 +133,7 @@ export class ShardRig {
     this.hostSmall = host.smallSlots;
     this.hostLarge = host.largeSlots;
     this.toHost = host.fromShards[0]!;
-    this.fromHost = { producer: host.toShards[0]!, consumer: shard.fromHost };
+    this.fromHost = { producer: host.toShards[0]!, consumer: shard.fromHosts[0]! };
     const addressing = new Addressing(plan.addresses, plan.policy);
     const counters = new Float64Array(COUNTER_WORDS);
     const free = (slotA: number, slotB: number, small: SlotStack, large: SlotStack): void => {
@@ -160,6 +160,7 @@ export class ShardRig {
       counters,
       flows: new ShardFlows(flows, counters, () => this.tableFull++),
       timers: new TimerWheel(flows * TIMER_KINDS, 4, 0),
+      owners: shard.owners,
       toHost: shard.toHost,
       guest: guest as unknown as GuestLink,
       now: 0,

@@ -8,7 +8,11 @@ import { DEFAULT_POLICY, type EnginePlan } from '../../src/workers/engine-plan.t
 
 const [planName, how] = process.argv.slice(2);
 const threads: EnginePlan['threads'] =
-  planName === 'fused' ? { kind: 'fused' } : { kind: 'pipeline', shards: 1 };
+  planName === 'fused'
+    ? { kind: 'fused' }
+    : planName === 'lanes=2'
+      ? { kind: 'lanes', lanes: 2 }
+      : { kind: 'pipeline', shards: 1 };
 await startEngine({
   threads,
   addresses: { mtu: 1500, mac: '9a:55:9a:55:9a:55', resolvers: [], offeredDns: [], searchDomains: [] },

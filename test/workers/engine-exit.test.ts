@@ -15,6 +15,8 @@ it.each([
   ['fused', 'exit', 7],
   ['pipeline=1', 'throw', 1],
   ['pipeline=1', 'exit', 7],
+  ['lanes=2', 'throw', 1],
+  ['lanes=2', 'exit', 7],
 ])('%s, %s: the process exits without delay', { timeout: 30_000 }, async (plan, how, status) => {
   const run = await runToEnd([process.execPath, CHILD, plan, how]);
   const ms = Date.now() - Number(run.stdout);

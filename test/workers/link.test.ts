@@ -88,14 +88,14 @@ const TO_HOST: readonly [string, Write][] = [
 
 const { FrameFlag, DataKind, SentFlag } = toShard;
 const TO_SHARD: readonly [string, Write][] = [
-  ['frame, 60 bytes', (out) => toShard.frameWrite(out, 5, NO_SLOT, 12, 60, 0xffffffff, VnetGso.none, 0)],
+  ['frame, 60 bytes', (out) => toShard.frameWrite(out, 5, NO_SLOT, 12, 60, 0xffffffff, VnetGso.none, 0, 0)],
   [
     'frame, 65000 bytes, gso type 4, needs checksum, segments of 1440',
-    (out) => toShard.frameWrite(out, 5, 300, 12, 65_000, 1, VnetGso.tcpv6 | FrameFlag.needsCsum, 1440),
+    (out) => toShard.frameWrite(out, 5, 300, 12, 65_000, 1, VnetGso.tcpv6 | FrameFlag.needsCsum, 1440, 0),
   ],
   [
     'frame, 3000 bytes, reassembled',
-    (out) => toShard.frameWrite(out, 5, 300, 12, 3000, 1, FrameFlag.reassembled, 0),
+    (out) => toShard.frameWrite(out, 5, 300, 12, 3000, 1, FrameFlag.reassembled, 0, 0),
   ],
   ['opened flow 3', (out) => toShard.openedWrite(out, 3)],
   [

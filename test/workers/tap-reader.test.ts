@@ -12,7 +12,6 @@ import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../../src/workers/link/descriptor.ts';
-import { freeReaderSlotsWrite } from '../../src/workers/link/to-reader.ts';
 import { FrameFlag, frameHash, frameOffload } from '../../src/workers/link/to-shard.ts';
 import type { SlotShares } from '../../src/workers/placement.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
@@ -30,8 +29,8 @@ afterEach(() => {
 
 /** All slots belong to the reader. */
 const slotsOfReader = (smallSlots: number, largeSlots: number): SlotShares => ({
-  ...{ readerSmall: [0, smallSlots], readerLarge: [smallSlots, largeSlots] },
-  ...{ hostSmall: [0, 0], hostLarge: [0, 0], scratchLarge: [0, 0], dnsEach: 0, dnsLarge: 0 },
+  ...{ readerSmall: [[0, smallSlots]], readerLarge: [[smallSlots, largeSlots]] },
+  ...{ hostSmall: [[0, 0]], hostLarge: [[0, 0]], scratchLarge: 0, dnsEach: 0, dnsLarge: 0 },
 });
 
 /** A reader of its own on one end of a socket pair. */
@@ -48,14 +47,15 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
   const shares = slotsOfReader(SMALL_SLOTS, largeSlots);
   const assembly = new Assembly({ plan, sab, layout, shares });
   const counters = new Float64Array(COUNTER_WORDS);
-  const reader = assembly.reader({
+  const reader = assembly.reader(0, {
     counters,
     notices: new Notices((_level, text) => logs.push(text)),
     onFatal: (text) => {
       throw new Error(text);
     },
   });
-  const { pool, fromReader: frames, toReader: back } = assembly.shardParts(0);
+  const { pool, fromReaders, toReaders: back } = assembly.shardParts(0);
+  const frames = fromReaders[0]!;
   const out = new NativeBuffer(65_536);
   /** @param port  source port of a TCP segment, one flow per port; 0: a frame without a flow */
   const send = (bytes: number, port = 0): void => {
@@ -87,7 +87,7 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
   const giveBack = (): void => {
     for (let i = 0, n = frames.available(); i < n; i++) {
       const from = frames.at(i);
-      freeReaderSlotsWrite(back, linkSlotA(frames.words, from), linkSlotB(frames.words, from));
+      back.free(linkSlotA(frames.words, from), linkSlotB(frames.words, from));
     }
     frames.release(frames.available());
     back.flush();

@@ -1,15 +1,14 @@
 /**
  * The part of the start that `run` and `attach` have in common (host/start.ts): from Settings to an engine.
  */
-import { availableParallelism } from 'node:os';
 import type { EngineHandle } from '../../workers/engine.ts';
 import { DEFAULT_POLICY, type EnginePlan, type ListenerPlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { autoThreads } from '../../workers/placement.ts';
+import { laneCount, startedThreads } from '../../workers/placement.ts';
 import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { parseImpairment } from '../cli/impairment.ts';
-import { poolPlan } from '../cli/pool-plan.ts';
+import { DEFAULT_POOL_MIB, poolPlan } from '../cli/pool-plan.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { portCount } from '../host/host-ports.ts';
@@ -17,6 +16,7 @@ import { type Log, makeLog } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
+import { ownThreads, tapQueues, threadsFor } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { holdOutputs } from '../process/output.ts';
 import { findTemplate } from './address-plan.ts';
@@ -26,8 +26,11 @@ import type { Settings } from './options.ts';
 
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
 
-function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
-  return threads.kind === 'auto' ? autoThreads(availableParallelism()) : threads;
+/** The pool of --pool-size is of all lanes: `auto` takes so many that each has as much as without the option. */
+function chosenThreads({ threads, poolMib }: Settings): EnginePlan['threads'] {
+  if (threads.kind === 'auto')
+    return ownThreads(poolMib === undefined ? undefined : Math.floor(poolMib / DEFAULT_POOL_MIB));
+  return threads.kind === 'lanes' && threads.lanes === 1 ? { kind: 'fused' } : threads;
 }
 
 /**
@@ -35,7 +38,7 @@ function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
  * started already, it is the main thread; otherwise a thread of its own.
  */
 function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
-  if (chosenThreads(settings).kind !== 'fused') return new NetnsThread('bucatini/netns-worker');
+  if (startedThreads(chosenThreads(settings)) > 1) return new NetnsThread('bucatini/netns-worker');
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpNetns);
 }
 
@@ -52,8 +55,10 @@ function enginePlan(
   sockets?: SharedArrayBuffer,
 ): EnginePlan {
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
+  const threads = threadsFor(chosenThreads(settings), netns.tap.moreQueues);
+  const lanes = laneCount(threads);
   return {
-    threads: chosenThreads(settings),
+    threads,
     addresses: netns.network.addresses,
     policy: {
       ...DEFAULT_POLICY,
@@ -67,7 +72,7 @@ function enginePlan(
       listenerCapacity: portCount(settings.publish) + MAX_ADDED_PORTS,
     }),
     ...(sockets && { splice: { sockets, hostLoToNsLo: false } }),
-    pool: poolPlan(settings.poolMib),
+    pool: poolPlan(settings.poolMib ?? DEFAULT_POOL_MIB * lanes, lanes),
     tap: netns.tap,
     ...keys,
     ...(settings.pcap !== undefined && { pcapFile: settings.pcap }),
@@ -125,7 +130,8 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     this.log = makeLog(settings.logLevel);
     this.booted = start.booted;
     this.netns = chooseNetns(settings);
-    this.job = { settings, target, sockets };
+    const queues = tapQueues(chosenThreads(settings), settings.threads.kind === 'auto');
+    this.job = { settings, target, sockets, tapQueues: queues };
   }
 
   plan(made: NetnsTap, engine: EngineLoaded): EnginePlan {

@@ -4,7 +4,7 @@
  *
  *   in the host's namespace     read links, addresses and routes; make the address plan
  *   unshare or setns            only this thread moves; the others still open sockets in the host's namespace
- *   in the target               loopback up, TAP made, sysctls, MAC, MTU, queue, up, addresses, routes
+ *   in the target               TAP made, loopback up, sysctls, MAC, MTU, queues, up, addresses, routes
  *
  * The process owns the resulting descriptors (TAP, namespace), so they outlive the thread. All calls are
  * synchronous: the runtime makes asynchronous ones on threads of its own, which are still in the host's
@@ -23,8 +23,8 @@ import {
 import { checked, SysError } from '../../sys/error.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
 import { openPath } from '../../sys/path.ts';
-import { openTap, type Tap } from '../../sys/tap.ts';
 import type { Ipv4Plan, TapPlan } from '../../workers/engine-plan.ts';
+import { UsageError } from '../cli/values.ts';
 import type { NetnsStep, SocketsInside } from '../host/netns.ts';
 import {
   addNeighbourEntries,
@@ -36,6 +36,8 @@ import {
 } from '../host/netns-steps.ts';
 import { isLinkLocal, samePrefix } from '../host/prefix.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
+import { makeTap, SingleQueueError, type TapWithQueues, tapPlan, withoutQdiscs } from '../host/tap-queues.ts';
+import type { TapQueues } from '../host/threads.ts';
 import { type HostNetwork, type PlannedNetwork, planNetwork } from './address-plan.ts';
 import type { Settings } from './options.ts';
 
@@ -49,6 +51,7 @@ export interface NetnsTap {
 export interface NetnsJob extends SocketsInside {
   readonly settings: Settings;
   readonly target: NetnsTarget;
+  readonly tapQueues: TapQueues;
 }
 
 /**
@@ -56,20 +59,25 @@ export interface NetnsJob extends SocketsInside {
  * @throws SysError or UsageError. The kernel removes what was made when the thread and the descriptors are
  *   gone
  */
-export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep<NetnsTap>, void, void> {
+export function* setUpNetns({
+  settings,
+  target,
+  tapQueues,
+}: NetnsJob): Generator<NetnsStep<NetnsTap>, void, void> {
   const notes: string[] = [];
   const network = planNetwork(settings, readHostNetwork(settings), readResolvConf());
   enterNamespace(target);
   if (target.kind === 'new') yield { kind: 'namespace', fd: openOwnNetns() };
-  const tap = makeTap(network.interfaceName, target);
   const route = new RouteSocket();
   try {
+    const made = makeQueues(route, network.interfaceName, tapQueues, target);
+    const { tap } = made;
     const link = route.linkByName(tap.name);
     if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
     yield {
       kind: 'tap',
       made: {
-        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
+        tap: tapPlan(made),
         network: { ...network, addresses: { ...network.addresses, guestMac: link.mac } },
       },
     };
@@ -79,6 +87,7 @@ export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep
       // Group 0 is the only group in our user namespace: programs inside can ping without privileges.
       trySysctl('net/ipv4/ping_group_range', '0 0', notes);
     }
+    if (made.moreQueues !== undefined) withoutQdiscs(route, link.index);
     configureLink(route, link.index, tap.name, settings, network, target, notes);
   } finally {
     route.close();
@@ -91,19 +100,18 @@ function openOwnNetns(): number {
   return checked(openPath(own, 0), 'open', own, 'mount /proc');
 }
 
-function makeTap(name: string, target: NetnsTarget): Tap {
+/** @throws UsageError or SysError with the remedy */
+function makeQueues(route: RouteSocket, name: string, queues: TapQueues, target: NetnsTarget): TapWithQueues {
   try {
-    return openTap({ name });
+    return makeTap(route, name, queues, target.kind === 'new');
   } catch (error) {
-    if (target.kind === 'path' && error instanceof SysError && error.code === 'EBUSY') {
-      throw new SysError(
-        error.call,
-        error.args,
-        error.errno,
-        'the namespace has an interface of that name; write --interface-name NAME',
+    if (error instanceof SingleQueueError)
+      throw new UsageError(
+        `--threads lanes=${queues.queues}: ${error.message}; write --interface-name NAME, or --threads fused`,
       );
-    }
-    throw error;
+    if (target.kind !== 'path' || !(error instanceof SysError) || error.code !== 'EBUSY') throw error;
+    const remedy = 'the namespace has an interface of that name; write --interface-name NAME';
+    throw new SysError(error.call, error.args, error.errno, remedy);
   }
 }
 

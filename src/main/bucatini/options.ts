@@ -12,6 +12,7 @@
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { API_SOCKET_HELP, fieldsOf, namesOf } from '../cli/option-fields.ts';
+import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
 import {
   type AddressWithPrefix,
   DEFAULT_MTU,
@@ -58,7 +59,8 @@ export interface Settings {
   /** Connections from the host's loopback to published ports bypass the TAP. */
   readonly splice: boolean;
   readonly threads: Threads;
-  readonly poolMib: number;
+  /** Of all lanes together. Absent: DEFAULT_POOL_MIB for each lane. */
+  readonly poolMib?: number;
   readonly pcap?: string;
   readonly logLevel: LogLevel;
   readonly stats: boolean;
@@ -86,6 +88,9 @@ export interface OptionSpec {
 }
 
 const MAX_SHARDS = 16;
+const MAX_LANES = 8;
+/** With less, a lane has too few large slots for streams, fragments and DNS queries at the same time. */
+const MIN_LANE_MIB = 4;
 const ENGINE: readonly CommandName[] = ['run', 'attach'];
 const ALL: readonly CommandName[] = COMMAND_NAMES;
 
@@ -241,10 +246,10 @@ export const OPTIONS: readonly OptionSpec[] = [
   },
   {
     name: 'threads',
-    value: 'auto|fused|pipeline[=N]',
+    value: 'auto|fused|pipeline[=N]|lanes=N|lanes=MIN-MAX',
     group: 'Engine',
-    help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O.`,
-    default: 'auto: by the number of processors',
+    help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O. lanes: N threads (1 to ${MAX_LANES}), each with a queue of the TAP, its own shard and its own host sockets. lanes=MIN-MAX: MIN lanes, and up to MAX while there is work for them; new connections go to the new lanes.`,
+    default: 'auto: fused with one or two processors, else lanes=1-N, with N processors but at most 8',
     commands: ENGINE,
     set: parsed('threads', parseThreads),
   },
@@ -252,10 +257,10 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: 'pool-size',
     value: 'MIB',
     group: 'Engine',
-    help: 'Packet memory in MiB, 8 to 1024. It also limits the number of connections. Memory is taken only when used.',
-    default: '64',
+    help: `Packet memory in MiB, 8 to 1024, for all lanes together; --threads auto takes no more lanes than one for each ${DEFAULT_POOL_MIB}. It also limits the number of connections. Memory is taken only when used.`,
+    default: `${DEFAULT_POOL_MIB} for each lane`,
     commands: ENGINE,
-    set: parsed('poolMib', (text) => parseCount(text, 8, 1024, '64')),
+    set: parsed('poolMib', (text) => parseCount(text, 8, 1024, `${DEFAULT_POOL_MIB}`)),
   },
   {
     name: 'pcap',
@@ -359,7 +364,6 @@ function complete(command: CommandName, draft: Draft): Settings {
     publish: [],
     splice: false,
     threads: { kind: 'auto' },
-    poolMib: 64,
     logLevel: command === 'run' ? 'warning' : 'info',
     stats: false,
     ...draft,
@@ -394,6 +398,13 @@ function checkTogether(s: Settings): void {
       throw new UsageError(`--gateway ${gateway}: is also the address inside; write two different addresses`);
     }
   }
+  const lanes = s.threads.kind === 'lanes' ? s.threads.lanes : 1;
+  const leastMib = MIN_LANE_MIB * lanes;
+  if (s.poolMib !== undefined && s.poolMib < leastMib) {
+    throw new UsageError(
+      `--pool-size ${s.poolMib}: ${lanes} lanes need at least ${leastMib}; write --pool-size ${leastMib} or fewer lanes`,
+    );
+  }
   const clash = publishConflict(s.publish);
   if (clash !== undefined) {
     throw new UsageError(
@@ -416,9 +427,21 @@ function setOnce<K extends keyof Draft>(
 function parseThreads(text: string): Threads {
   if (text === 'auto' || text === 'fused') return { kind: text };
   if (text === 'pipeline') return { kind: 'pipeline', shards: 1 };
-  const shards = /^pipeline=(.*)$/.exec(text)?.[1];
-  if (shards === undefined) throw new UsageError('not one of auto, fused, pipeline, pipeline=N');
-  return { kind: 'pipeline', shards: parseCount(shards, 1, MAX_SHARDS, 'pipeline=2') };
+  if (text === 'lanes') throw new UsageError('how many lanes? write for example lanes=2');
+  const [, kind, count = ''] = /^(pipeline|lanes)=(.*)$/.exec(text) ?? [];
+  if (kind === 'pipeline') return { kind, shards: parseCount(count, 1, MAX_SHARDS, 'pipeline=2') };
+  if (kind === 'lanes') return parseLanes(count);
+  throw new UsageError('not one of auto, fused, pipeline, pipeline=N, lanes=N, lanes=MIN-MAX');
+}
+
+/** N, or MIN-MAX: so many from the start, and so many at the most. */
+function parseLanes(text: string): Threads {
+  const [, min, max] = /^([0-9]+)-([0-9]+)$/.exec(text) ?? [];
+  const lanes = parseCount(max ?? text, 1, MAX_LANES, 'lanes=2');
+  if (min === undefined) return { kind: 'lanes', lanes };
+  const first = parseCount(min, 1, MAX_LANES, 'lanes=1-2');
+  if (first > lanes) throw new UsageError(`${first} is more than ${lanes}; write the smaller number first`);
+  return first === lanes ? { kind: 'lanes', lanes } : { kind: 'lanes', lanes, first };
 }
 
 function unknownOption(command: CommandName, name: string): string {

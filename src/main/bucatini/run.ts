@@ -22,6 +22,7 @@ import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { NetnsError } from '../host/netns.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from '../host/resolv-conf.ts';
 import { endWithin, type Sandbox, type SetUpStep, serve } from '../host/start.ts';
+import { queueFds } from '../host/threads.ts';
 import { forgetEnvironment } from '../process/callers-environment.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf, ProcError } from '../process/command.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
@@ -88,7 +89,7 @@ class Run extends SettingsFrontEnd {
     );
   }
 
-  readonly tapOfOurs = ({ tap }: NetnsTap): number => tap.fd;
+  readonly tapOfOurs = ({ tap }: NetnsTap): readonly number[] => queueFds(tap);
 
   async setUpFailed(error: NetnsError, step: SetUpStep): Promise<Error> {
     if (step === 'namespace') (await import('./reenter.ts')).reenterOwnNamespaces(error.code);

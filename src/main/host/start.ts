@@ -63,10 +63,10 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   readonly netns: Netns<Job, Made>;
   readonly job: Job;
   /**
-   * Gives the descriptor of the TAP if its namespace ends with this process: the kernel may then close it
-   * after our end (sys/deferred-close.ts). Absent: the namespace belongs to another program.
+   * Gives the descriptors of the TAP's queues if its namespace ends with this process: the kernel may then
+   * close them after our end (sys/deferred-close.ts). Absent: the namespace belongs to another program.
    */
-  readonly tapOfOurs?: ((made: Made) => number | undefined) | undefined;
+  readonly tapOfOurs?: ((made: Made) => readonly number[]) | undefined;
 
   /**
    * Set-up of the namespace failed.
@@ -155,7 +155,7 @@ class Service<Job extends SocketsInside, Made> {
   #files: FileWatch | undefined;
   #followed: Followed | undefined;
   #api: ApiSocket | undefined;
-  #tapFd: number | undefined;
+  #tapFds: readonly number[] = [];
   #idleMemory: IdleMemory | undefined;
 
   constructor(front: FrontEnd<Job, Made>) {
@@ -208,7 +208,7 @@ class Service<Job extends SocketsInside, Made> {
     }
     const made = await this.#step('tap', netns.tap);
     this.#steps.lap('TAP made');
-    this.#tapFd = front.tapOfOurs?.(made);
+    this.#tapFds = front.tapOfOurs?.(made) ?? [];
     const module = await loading;
     const plan = await front.plan(made, module, this.#watch.host);
     const starting = module.startEngine(plan, { onLog: log, booted: front.booted });
@@ -272,7 +272,7 @@ class Service<Job extends SocketsInside, Made> {
     await endWithin(this.#engine);
     this.#steps.lap('engine stopped');
     this.#steps.print();
-    if (this.#tapFd !== undefined) this.#deferredClose?.leave(this.#tapFd);
+    if (this.#tapFds.length > 0) this.#deferredClose?.leave(this.#tapFds);
     front.afterEngine?.();
   }
 }

@@ -5,15 +5,15 @@ import {
   type ListenerPlan,
   type ServicePolicy,
 } from '../../workers/engine-plan.ts';
+import { laneCount } from '../../workers/placement.ts';
 import { parseImpairment } from '../cli/impairment.ts';
-import { poolPlan } from '../cli/pool-plan.ts';
+import { DEFAULT_POOL_MIB, poolPlan } from '../cli/pool-plan.ts';
+import { ownThreads, threadsFor } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import type { PastaConf } from './conf.ts';
 import { MAX_LISTENERS } from './forward-rules.ts';
 import type { PastaTap } from './netns-setup.ts';
-import { pastaThreads } from './netns-thread.ts';
 
-const POOL_MIB = 64;
 /** Listening sockets of both directions; their tables cost nothing until used. */
 const MAX_LISTENING = 2 * MAX_LISTENERS;
 /** 853 is DNS over TLS (RFC 7858), which is forwarded unchanged. */
@@ -34,15 +34,17 @@ export function pastaEnginePlan(
   logLevel: EnginePlan['logLevel'],
 ): EnginePlan {
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
+  // With --splice-only there is no TAP but only loopback ports: one thread is enough.
+  const threads = threadsFor(ownThreads(), made.tap?.moreQueues);
+  const lanes = laneCount(threads);
   return {
-    // With --splice-only there are only loopback ports: one thread is enough.
-    threads: made.tap === undefined ? { kind: 'fused' } : pastaThreads(),
+    threads,
     addresses: made.network.addresses,
     policy: policyOf(conf, made),
     listeners,
     listenerCapacity: MAX_LISTENING,
     ...(sockets && { splice: { sockets, hostLoToNsLo: conf.hostLoToNsLo } }),
-    pool: poolPlan(POOL_MIB),
+    pool: poolPlan(DEFAULT_POOL_MIB * lanes, lanes),
     ...(made.tap && { tap: made.tap }),
     ...keys,
     ...(conf.pcap !== undefined && { pcapFile: conf.pcap }),

@@ -1,9 +1,9 @@
 /**
- * How `pasta` sets up the interface of a namespace. One thread does it all: the main thread or that of
- * netns-worker.ts (../host/netns.ts says when).
+ * How `pasta` sets up the interface of a namespace. The main thread does it all: the one packet thread
+ * that starts with the engine has been started before (../host/netns.ts).
  *
  *   in the host's namespace   dump links, addresses, routes; make the plan
- *   unshare or setns          only this thread moves
+ *   unshare or setns          only the main thread moves
  *   in the target             loopback up, TAP made; with --config-net also: MAC, MTU, up, addresses, routes
  *                             (--splice-only: only loopback up; --fd: the TAP is the caller's, and is
  *                             configured if it is in this namespace)
@@ -18,7 +18,7 @@ import { adoptFrameSocket } from '../../sys/frame-socket.ts';
 import { strerror } from '../../sys/libc.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
 import { openPath } from '../../sys/path.ts';
-import { attachTap, openTap, type Tap, tapIsHere } from '../../sys/tap.ts';
+import { attachTap, tapIsHere } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
 import { UsageError } from '../cli/values.ts';
 import type { NetnsStep, SocketsInside } from '../host/netns.ts';
@@ -31,6 +31,8 @@ import {
   trySysctl,
 } from '../host/netns-steps.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
+import { makeTap, tapPlan, withoutQdiscs } from '../host/tap-queues.ts';
+import type { TapQueues } from '../host/threads.ts';
 import {
   type HostDump,
   type InsideNetwork,
@@ -45,6 +47,7 @@ import { openTables, type TableFds } from './port-scan.ts';
 /** What the set-up gets. */
 export interface PastaJob extends SocketsInside {
   readonly conf: PastaConf;
+  readonly tapQueues: TapQueues;
   readonly target: NetnsTarget;
 }
 
@@ -67,7 +70,11 @@ export interface PastaTap {
  * Set up the namespace, step by step: the caller does other work at each `yield`.
  * @throws SysError or UsageError
  */
-export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<PastaTap>, void, void> {
+export function* setUpPasta({
+  conf,
+  target,
+  tapQueues,
+}: PastaJob): Generator<NetnsStep<PastaTap>, void, void> {
   const notes: string[] = [];
   const given = conf.fd === undefined ? undefined : adoptFrames(conf.fd);
   const hostTables = openTables();
@@ -100,7 +107,7 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
   }
   let configures = conf.configNet;
   try {
-    const { name, tap } = given ?? makeTap(network.interfaceName);
+    const { name, tap } = given ?? makeFrames(route, network.interfaceName, tapQueues, target);
     const isHere = given === undefined || (tap.socket === undefined && tapIsHere(tap.fd));
     const link = isHere ? route.linkByName(name) : undefined;
     if (link === undefined && isHere) throw new SysError('RTM_GETLINK', name, Errno.ENODEV);
@@ -124,6 +131,7 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
       },
     };
     loopbackUp(route);
+    if (given === undefined && tap.moreQueues !== undefined) withoutQdiscs(route, link!.index);
     // Group 0 is the only one in COMMAND's user namespace: it may open ping sockets, so ping needs no
     // privileges.
     if (target.kind === 'new') trySysctl('net/ipv4/ping_group_range', '0 0', notes);
@@ -151,7 +159,8 @@ function adoptFrames(fd: number): Frames {
   if (socket === 'unconnected') throw new UsageError(Message.fdUnusable(fd, 'the socket is not connected'));
   if (socket === 'none') {
     try {
-      return framesOf(attachTap(fd));
+      const tap = attachTap(fd);
+      return { name: tap.name, tap: tapPlan({ tap }) };
     } catch (error) {
       if (!(error instanceof SysError) || error.errno === Errno.EINVAL) throw error;
       throw new UsageError(Message.fdUnusable(fd, 'neither a TAP nor a socket'));
@@ -175,19 +184,15 @@ function warningsWithFd(conf: PastaConf, name: string, isHere: boolean): readonl
   ];
 }
 
-const framesOf = ({ fd, name, vnetHdrBytes, uso, bigTcp }: Tap): Frames => ({
-  name,
-  tap: { fd, vnetHdrBytes, uso, bigTcp },
-});
-
 function loopbackUp(route: RouteSocket): void {
   const loopback = route.linkByName('lo');
   if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
 }
 
-function makeTap(name: string): Frames {
+function makeFrames(route: RouteSocket, name: string, queues: TapQueues, target: NetnsTarget): Frames {
   try {
-    return framesOf(openTap({ name }));
+    const made = makeTap(route, name, queues, target.kind === 'new');
+    return { name: made.tap.name, tap: tapPlan(made) };
   } catch (error) {
     if (error instanceof SysError && error.code === 'EBUSY') throw new UsageError(Message.tapBusy);
     throw error;

@@ -13,7 +13,6 @@ import { launcherVariable } from '../process/launcher-env.ts';
 import { statusFd } from './daemon.ts';
 import { PastaLog } from './log.ts';
 import { Message } from './messages.ts';
-import { choosePastaNetns } from './netns-thread.ts';
 
 const log = new PastaLog();
 
@@ -32,7 +31,6 @@ export interface PastaProgram {
 async function main({ argv, env, booted }: PastaProgram): Promise<number> {
   const fd = statusFd(process.env);
   const program = launcherVariable('PASTA_PROGRAM') ?? 'pasta';
-  const netns = choosePastaNetns();
   const { parsePasta } = await import('./parse.ts');
   const parsed = parsePasta(argv, env);
   if (parsed.kind === 'usage') {
@@ -56,7 +54,7 @@ async function main({ argv, env, booted }: PastaProgram): Promise<number> {
   const runAs = launcherVariable('PASTA_RUNAS');
   const { servePasta } = await import('./serve.ts');
   return servePasta({
-    ...{ conf, target, netns, booted, log, env, login, program, version: ownVersion() },
+    ...{ conf, target, booted, log, env, login, program, version: ownVersion() },
     ...(fd !== undefined && { statusFd: fd }),
     ...(runAs !== undefined && { runAs }),
   });

@@ -26,7 +26,9 @@ import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
+import { NetnsHere } from '../host/netns.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
+import { ownThreads, queueFds, tapQueues } from '../host/threads.ts';
 import { forgetEnvironment } from '../process/callers-environment.ts';
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
@@ -40,14 +42,12 @@ import { Forwarder } from './forwarder.ts';
 import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
 import type { PastaJob, PastaTap } from './netns-setup.ts';
-import type { PastaNetns } from './netns-thread.ts';
 import { needsSockets, type PortRules, portRules, refuseOutboundTarget } from './ports.ts';
 
 /** What the front end has parsed and started before serving. */
 export interface PastaStart {
   readonly conf: PastaConf;
   readonly target: PastaTarget;
-  readonly netns: PastaNetns;
   readonly booted: BootedThread;
   readonly log: PastaLog;
   /** COMMAND's environment. */
@@ -81,9 +81,11 @@ export async function servePasta(start: PastaStart): Promise<number> {
 class Pasta implements FrontEnd<PastaJob, PastaTap> {
   readonly log: Log;
   readonly booted: BootedThread;
-  readonly netns: PastaNetns;
+  readonly netns = new NetnsHere<PastaJob, PastaTap>(
+    async () => (await import('./netns-setup.ts')).setUpPasta,
+  );
   readonly job: PastaJob;
-  readonly tapOfOurs: ((made: PastaTap) => number | undefined) | undefined;
+  readonly tapOfOurs: ((made: PastaTap) => readonly number[]) | undefined;
   readonly startCommand: ((namespaceFd: number) => void) | undefined;
   readonly #start: PastaStart;
   readonly #rules: PortRules;
@@ -119,14 +121,13 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     }
     this.log = start.log.log;
     this.booted = start.booted;
-    this.netns = start.netns;
     this.job = {
-      ...{ conf, sockets, changesUser: runAs !== undefined },
+      ...{ conf, sockets, changesUser: runAs !== undefined, tapQueues: tapQueues(ownThreads(), true) },
       target: this.#path === undefined ? { kind: 'new' } : { kind: 'path', path: this.#path },
     };
     if (target.kind === 'command') {
       // The TAP of --fd is the caller's to close.
-      this.tapOfOurs = ({ tap }) => (conf.fd === undefined ? tap?.fd : undefined);
+      this.tapOfOurs = ({ tap }) => (tap !== undefined && conf.fd === undefined ? queueFds(tap) : []);
       this.startCommand = (namespaceFd) => this.#spawn(target.argv, namespaceFd);
     }
     for (const name of ['SIGTERM', 'SIGQUIT'] as const) process.on(name, () => this.#end.resolve(0));
@@ -136,7 +137,6 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     const { conf, login, env, log } = this.#start;
     this.#command = new PastaCommand({
       ...{ argv, login, env, pidns: conf.pidns },
-      ...(this.netns.mainInside ? {} : { namespaceFd }),
       ...hostnameOf(conf, log),
     });
     forgetEnvironment(env);

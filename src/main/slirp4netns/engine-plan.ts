@@ -1,22 +1,18 @@
 /** From options and the TAP to an engine plan. Reads the number of processors, otherwise pure. */
-import { availableParallelism } from 'node:os';
 import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
-import { autoThreads } from '../../workers/placement.ts';
+import { laneCount } from '../../workers/placement.ts';
 import { parseImpairment } from '../cli/impairment.ts';
-import { poolPlan } from '../cli/pool-plan.ts';
+import { DEFAULT_POOL_MIB, poolPlan } from '../cli/pool-plan.ts';
+import { ownThreads, threadsFor } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import type { SlirpTap } from './netns-setup.ts';
 import { gatewayMac, IPV6, networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';
 
-const POOL_MIB = 64;
 /** libslirp's timeout, for every datagram flow. */
 const UDP_TIMEOUT_MS = 240_000;
 /** Resolvers of a host whose resolv.conf names none. */
 const LOOPBACK_RESOLVERS = ['127.0.0.1', '::1'];
-
-/** The thread plan, for which `slirp4netns` has no option. */
-export const slirpThreads = (): EnginePlan['threads'] => autoThreads(availableParallelism());
 
 /**
  * Make the engine plan.
@@ -33,8 +29,10 @@ export function slirpEnginePlan(
 ): EnginePlan {
   const { gateway, dns, dhcpBegin, guest } = networkAddresses(conf.network);
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
+  const threads = threadsFor(ownThreads(), made.tap.moreQueues);
+  const lanes = laneCount(threads);
   return {
-    threads: slirpThreads(),
+    threads,
     addresses: {
       mtu: conf.mtu,
       mac: gatewayMac(gateway),
@@ -80,7 +78,7 @@ export function slirpEnginePlan(
     },
     listeners: [],
     listenerCapacity,
-    pool: poolPlan(POOL_MIB),
+    pool: poolPlan(DEFAULT_POOL_MIB * lanes, lanes),
     tap: made.tap,
     ...keys,
     ...(impairment && { impairment }),

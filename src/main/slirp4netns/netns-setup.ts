@@ -1,8 +1,8 @@
 /**
- * How `slirp4netns` sets up the interface of a namespace. One thread does it all: the main thread or that of
- * netns-worker.ts.
+ * How `slirp4netns` sets up the interface of a namespace. The main thread does it all: the one packet
+ * thread that starts with the engine has been started before (../host/netns.ts).
  *
- *   setns             only this thread moves
+ *   setns             only the main thread moves
  *   in the target     TAP made, or attached to if it exists; with --configure: loopback and TAP up, MTU, MAC,
  *                     address, route
  *
@@ -17,11 +17,13 @@ import { SysError } from '../../sys/error.ts';
 import { acceptFrames, listenForFrames } from '../../sys/frame-socket.ts';
 import { strerror } from '../../sys/libc.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
-import { attachTap, openTap, type Tap } from '../../sys/tap.ts';
+import { attachTap } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
 import { IPV4_MIN_MTU, SOCKET_PATH_BYTES, UsageError } from '../cli/values.ts';
 import type { NetnsStep, SocketsInside } from '../host/netns.ts';
 import { enterNamespace, TX_QUEUE_FRAMES } from '../host/netns-steps.ts';
+import { makeTap, type TapWithQueues, tapPlan, withoutQdiscs } from '../host/tap-queues.ts';
+import type { TapQueues } from '../host/threads.ts';
 import { put } from '../process/output.ts';
 import { Message } from './messages.ts';
 import { networkAddresses } from './network.ts';
@@ -30,6 +32,7 @@ import type { SlirpConf } from './options.ts';
 /** What the set-up gets. */
 export interface SlirpJob extends SocketsInside {
   readonly conf: SlirpConf;
+  readonly tapQueues: TapQueues;
 }
 
 /** What the set-up gives to the main thread, at the step "tap". */
@@ -44,11 +47,11 @@ export interface SlirpTap {
  * Set up the namespace, step by step: the caller does other work at each `yield`.
  * @throws SysError or UsageError; a TAP that was made ends with its descriptor
  */
-export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, void, void> {
+export function* setUpSlirp({ conf, tapQueues }: SlirpJob): Generator<NetnsStep<SlirpTap>, void, void> {
   const { target } = conf;
   if (target.kind === 'tapfd') {
     const tap = attachTap(target.fd);
-    yield { kind: 'tap', made: { tap: planOf(tap), name: tap.name } };
+    yield { kind: 'tap', made: { tap: planOf({ tap }), name: tap.name } };
     yield { kind: 'configured', notes: [] };
     return;
   }
@@ -58,9 +61,10 @@ export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, 
     return;
   }
   enter(target.path);
-  const tap = makeTap(target.tapName);
   const route = new RouteSocket();
   try {
+    const withQueues = makeQueues(route, target.tapName, tapQueues);
+    const { tap, moreQueues } = withQueues;
     let link = route.linkByName(tap.name);
     if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
     if (conf.mac !== undefined) {
@@ -68,7 +72,8 @@ export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, 
       withMessage('MAC address', () => route.setLink(link!.index, { mac }));
       link = { ...link, mac };
     }
-    yield { kind: 'tap', made: { tap: planOf(tap), name: tap.name, guestMac: link.mac } };
+    yield { kind: 'tap', made: { tap: planOf(withQueues), name: tap.name, guestMac: link.mac } };
+    if (moreQueues !== undefined) withoutQdiscs(route, link.index);
     if (conf.configure) configure(route, link.index, conf);
   } finally {
     route.close();
@@ -76,7 +81,10 @@ export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, 
   yield { kind: 'configured', notes: [] };
 }
 
-const planOf = (tap: Tap): TapPlan => ({ fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso });
+function planOf(made: TapWithQueues): TapPlan {
+  const { bigTcp: _, ...plan } = tapPlan(made);
+  return plan;
+}
 
 /**
  * Listen at a path and wait until a process connects. Its frames have no virtio header: they carry at most
@@ -114,9 +122,9 @@ function enter(path: string): void {
   }
 }
 
-function makeTap(name: string): Tap {
+function makeQueues(route: RouteSocket, name: string, queues: TapQueues): TapWithQueues {
   try {
-    return openTap({ name });
+    return makeTap(route, name, queues, false);
   } catch (error) {
     if (!(error instanceof SysError) || error.call !== 'ioctl') throw error;
     throw new UsageError(Message.tunsetiff(strerror(error.errno)));

@@ -26,13 +26,14 @@ import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
-import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
+import { NetnsHere } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
+import { ownThreads, tapQueues } from '../host/threads.ts';
 import { descriptorOfPath } from '../process/inherited-descriptors.ts';
 import { holdOutputs, put } from '../process/output.ts';
-import { resolvers, slirpEnginePlan, slirpThreads } from './engine-plan.ts';
+import { resolvers, slirpEnginePlan } from './engine-plan.ts';
 import { bannerLine, Message } from './messages.ts';
 import type { SlirpJob, SlirpTap } from './netns-setup.ts';
 import { networkAddresses } from './network.ts';
@@ -40,15 +41,6 @@ import type { SlirpConf } from './options.ts';
 
 /** Poll interval for other processes in the namespace after the process that was named has gone. */
 const EMPTY_POLL_MS = 1000;
-
-/**
- * Which thread moves into the namespace: as for `bucatini`, the main thread where all packet threads have
- * been started before.
- */
-function slirpNetns(): Netns<SlirpJob, SlirpTap> {
-  if (slirpThreads().kind !== 'fused') return new NetnsThread<SlirpJob, SlirpTap>('slirp4netns/netns-worker');
-  return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpSlirp);
-}
 
 /**
  * @param booted  the packet thread, started before the main thread may move: it stays in the host's network
@@ -67,7 +59,9 @@ export async function serveSlirp(
 class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   readonly log: Log = logProblem;
   readonly booted: BootedThread;
-  readonly netns = slirpNetns();
+  readonly netns = new NetnsHere<SlirpJob, SlirpTap>(
+    async () => (await import('./netns-setup.ts')).setUpSlirp,
+  );
   readonly job: SlirpJob;
   readonly #conf: SlirpConf;
   readonly #version: () => string;
@@ -80,7 +74,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
 
   constructor(conf: SlirpConf, booted: BootedThread, version: () => string) {
     this.booted = booted;
-    this.job = { conf };
+    this.job = { conf, tapQueues: tapQueues(ownThreads(), true) };
     this.#conf = conf;
     this.#version = version;
     if (conf.target.kind === 'netns') {

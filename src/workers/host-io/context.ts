@@ -31,16 +31,26 @@ export interface HostContext {
   readonly shortage: DescriptorShortage;
   readonly loopback?: LoopbackPath | undefined;
   /**
-   * By port: how many of our UDP sockets are bound to it and not connected. Shared memory, written by host-io
-   * only.
+   * By port: how many of our UDP sockets are bound to it and not connected. Shared memory, changed by host-io
+   * stages only, with Atomics.
    */
   readonly datagramPorts?: Uint8Array | undefined;
+  /**
+   * By port of the guest: how many published UDP ports lead to it. Shared memory, changed by the first
+   * host-io stage only, read by all readers (FlowOwners).
+   */
+  readonly publishedUdp?: Uint16Array | undefined;
   /** @returns the link to the shard that owns a gid */
   toShard(gid: number): RingProducer;
-  /** @param hash  flowHash() @returns number of the shard that has the flow */
-  shardOfHash(hash: number): number;
-  /** @returns the link to a shard by its number */
-  shardLink(shard: number): RingProducer;
+  /** @param hash  flowHash() of a TCP flow @returns the link to its shard, also where that has other sockets */
+  streamShard(hash: number): RingProducer;
+  /**
+   * There are several lanes, each with sockets of its own. An accepted socket belongs to the lane that gets the
+   * message about it; without lanes its shard answers this stage.
+   */
+  readonly areLanes: boolean;
+  /** @param hash  flowHash() of a UDP flow of this stage's sockets @returns the link to its shard */
+  datagramShard(hash: number): RingProducer;
   /** Return slots of the reader that came with a send. Each may be NO_SLOT. */
   freeReaderSlots(slotA: number, slotB: number): void;
   /**

@@ -9,12 +9,12 @@ import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import { Errno } from '../../sys/constants.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from '../engine-plan.ts';
 import { Addressing } from '../flow/addressing.ts';
-import { shardOf } from '../flow/flow-hash.ts';
+import type { FlowOwners } from '../flow/flow-owner.ts';
 import { linkFlow, linkOp, linkSlotA, linkSlotB } from '../link/descriptor.ts';
 import type { LoopbackPath } from '../link/loopback.ts';
+import type { ReaderReturns } from '../link/reader-returns.ts';
 import { Owner } from '../link/slot-owner.ts';
 import { acceptedSocket, ToHost } from '../link/to-host.ts';
-import { freeReaderSlotsWrite } from '../link/to-reader.ts';
 import { ListenerTable, type ListenFailure, listenerCount } from '../listen/listener-table.ts';
 import { DescriptorShortage } from '../thread/descriptor-shortage.ts';
 import type { Notices } from '../thread/notices.ts';
@@ -33,14 +33,21 @@ export interface HostIoOptions {
   readonly counters: Float64Array;
   readonly smallSlots: SlotStack;
   readonly largeSlots: SlotStack;
+  /** To and from the shards whose sockets the stage has. */
   readonly toShards: readonly RingProducer[];
   readonly fromShards: readonly RingConsumer[];
-  readonly toReader: RingProducer;
+  /** By shard, for accepted connections: toShards or, in the first of several lanes, links to all shards. */
+  readonly acceptedTo: readonly RingProducer[];
+  readonly toReaders: ReaderReturns;
+  readonly owners: FlowOwners;
+  /** It has the published ports. */
+  readonly listens: boolean;
   /** Addressing.seen, shared with the shards. */
   readonly seen?: Uint32Array | undefined;
   readonly loopback?: LoopbackPath | undefined;
-  /** HostContext.datagramPorts. */
+  /** HostContext.datagramPorts and publishedUdp. */
   readonly datagramPorts?: Uint8Array | undefined;
+  readonly publishedUdp?: Uint16Array | undefined;
   watch(fd: number, gid: number, events: number): number;
   readonly notices: Notices;
 }
@@ -55,6 +62,8 @@ export class HostIo implements Stage {
   /** By token: a value of Module. */
   readonly #module: Uint8Array;
   readonly #flows: number;
+  /** All links to shards. */
+  readonly #links: readonly RingProducer[];
   readonly #listenerBase: number;
   readonly #listeners: ListenerTable;
   // Sockets with more to read than a round allowed. Two lists: a socket that is marked while one list is
@@ -69,7 +78,8 @@ export class HostIo implements Stage {
     const shards = options.toShards.length;
     this.#flows = options.plan.pool.flows;
     this.#listenerBase = shards * this.#flows;
-    const capacity = options.plan.listenerCapacity ?? listenerCount(options.plan.listeners);
+    const { listeners, listenerCapacity = listenerCount(listeners) } = options.plan;
+    const capacity = options.listens ? listenerCapacity : 0;
     const gids = this.#listenerBase + capacity;
     const sids = DatagramSockets.sids(this.#listenerBase, gids);
     this.#module = new Uint8Array(sids);
@@ -78,7 +88,8 @@ export class HostIo implements Stage {
     this.#marked = new Uint8Array(sids);
     this.#ready = new Int32Array(sids);
     this.#readyNext = new Int32Array(sids);
-    const { toShards, toReader, ownership, pool } = options;
+    const { toShards, acceptedTo, toReaders, owners, ownership, pool } = options;
+    this.#links = [...new Set([...toShards, ...acceptedTo])];
     const flows = this.#flows;
     this.#ctx = {
       plan: options.plan,
@@ -92,13 +103,15 @@ export class HostIo implements Stage {
       shortage: new DescriptorShortage(options.counters, options.notices),
       loopback: options.loopback,
       datagramPorts: options.datagramPorts,
+      publishedUdp: options.publishedUdp,
       toShard: shards === 1 ? () => toShards[0]! : (gid) => toShards[Math.floor(gid / flows)]!,
-      shardOfHash: (hash) => shardOf(hash, shards),
-      shardLink: (shard) => toShards[shard]!,
+      streamShard: (hash) => acceptedTo[owners.ofHash(hash)]!,
+      areLanes: owners.areLanes,
+      datagramShard: shards === 1 ? () => toShards[0]! : (hash) => toShards[owners.ofHash(hash)]!,
       freeReaderSlots: (slotA, slotB) => {
         ownership.check(slotA, Owner.inFlight);
         ownership.check(slotB, Owner.inFlight);
-        freeReaderSlotsWrite(toReader, slotA, slotB);
+        toReaders.free(slotA, slotB);
       },
       watch: options.watch,
       markReady: (gid) => this.#markReady(gid),
@@ -129,6 +142,11 @@ export class HostIo implements Stage {
   /** As ListenerTable.change(). */
   changeListeners(remove: readonly ListenerPlan[], add: readonly ListenerPlan[]): readonly ListenFailure[] {
     return this.#listeners.change(remove, add, Errno.EMFILE);
+  }
+
+  /** Ports of these rules are about to be bound by the first lane: DatagramSockets.shareWithListeners(). */
+  shareWithListeners(plans: readonly ListenerPlan[]): void {
+    this.#datagrams.shareWithListeners(plans);
   }
 
   /** The host's network has changed. */
@@ -182,8 +200,8 @@ export class HostIo implements Stage {
     if (this.#readyCount > 0) return true;
     for (let i = 0; i < this.#o.fromShards.length; i++)
       if (this.#o.fromShards[i]!.available() > 0) return true;
-    for (let i = 0; i < this.#o.toShards.length; i++) if (this.#o.toShards[i]!.movable) return true;
-    return this.#o.toReader.movable;
+    for (let i = 0; i < this.#links.length; i++) if (this.#links[i]!.movable) return true;
+    return this.#o.toReaders.movable;
   }
 
   addCarried(sum: Carried): void {
@@ -218,8 +236,8 @@ export class HostIo implements Stage {
     }
     work += this.#streams.flush(now);
     let published = 0;
-    for (let i = 0; i < this.#o.toShards.length; i++) if (this.#o.toShards[i]!.flush()) published++;
-    this.#o.toReader.flush();
+    for (let i = 0; i < this.#links.length; i++) if (this.#links[i]!.flush()) published++;
+    this.#o.toReaders.flush();
     return work + published;
   }
 

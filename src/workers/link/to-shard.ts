@@ -82,16 +82,21 @@ export const FrameFlag = {
    * record that the datagram was fragmented.
    */
   reassembled: 0x200,
+  /** A fragment that the reader of another lane read: the first lane reassembles all. */
+  fragment: 0x400,
+  /** The frame went to another lane's shard, which passed it on. */
+  forwarded: 0x800,
 } as const;
 
 // ----------------------------------------------------------------------------------------------------- frames
 
 /**
- * Passes the slots on. Eight parameters: the frame's five, and what the reader knows about it.
+ * Passes the slots on. Nine parameters: the frame's five, and what the reader knows about it.
  * @param slotOffset  of the Ethernet header
  * @param hash  flow hash, 0: the frame belongs to no flow
  * @param offload  VnetGso type without its ecn bit, and FrameFlag bits
  * @param gsoSize  payload bytes per segment, 0 without GSO
+ * @param bucket  FlowOwners.bucketOf(); 0 without lanes
  */
 export function frameWrite(
   out: DescriptorOut,
@@ -102,6 +107,7 @@ export function frameWrite(
   hash: number,
   offload: number,
   gsoSize: number,
+  bucket: number,
 ): void {
   // Without reserveWithSlots(): a frame has no flow yet.
   const at = out.reserve();
@@ -113,7 +119,7 @@ export function frameWrite(
   w[at + 5] = bytes;
   w[at + 6] = hash;
   w[at + 7] = offload;
-  w[at + 8] = gsoSize;
+  w[at + 8] = ((bucket << 16) | gsoSize) >>> 0;
   out.commit();
 }
 
@@ -122,7 +128,15 @@ export const frameOffload = (w: Uint32Array, at: number): number => w[at + 7]!;
 export const offloadGsoType = (offload: number): number => offload & GSO_TYPE_MASK;
 export const offloadNeedsCsum = (offload: number): boolean => (offload & FrameFlag.needsCsum) !== 0;
 export const offloadIsReassembled = (offload: number): boolean => (offload & FrameFlag.reassembled) !== 0;
-export const frameGsoSize = (w: Uint32Array, at: number): number => w[at + 8]!;
+export const offloadIsForwarded = (offload: number): boolean => (offload & FrameFlag.forwarded) !== 0;
+/** Mark a frame as forwarded. */
+export const frameSetForwarded = (w: Uint32Array, at: number): void => {
+  w[at + 7]! |= FrameFlag.forwarded;
+};
+export const offloadIsFragment = (offload: number): boolean => (offload & FrameFlag.fragment) !== 0;
+export const frameGsoSize = (w: Uint32Array, at: number): number => w[at + 8]! & 0xffff;
+/** FlowOwners.bucketOf(); only with lanes. */
+export const frameBucket = (w: Uint32Array, at: number): number => w[at + 8]! >>> 16;
 
 // ---------------------------------------------------------------------------------------- sockets and streams
 

@@ -55,11 +55,14 @@ import { readv } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { TapEnginePlan } from '../engine-plan.ts';
-import { flowHash, type HashKey, shardOf } from '../flow/flow-hash.ts';
+import { flowHash, type HashKey } from '../flow/flow-hash.ts';
+import type { FlowOwners } from '../flow/flow-owner.ts';
 import { quotedFlow, quotedProtocol } from '../flow/quoted-flow.ts';
-import { linkSlotA, linkSlotB } from '../link/descriptor.ts';
+import { descriptorCopy, linkSlotA, linkSlotB } from '../link/descriptor.ts';
+import type { LaneReader } from '../link/lane-reader.ts';
 import { Owner } from '../link/slot-owner.ts';
-import { FrameFlag, frameWrite } from '../link/to-shard.ts';
+import { FrameFlag, frameBucket, frameWrite } from '../link/to-shard.ts';
+import type { SlotCounts } from '../placement.ts';
 import { Notice, type Notices } from '../thread/notices.ts';
 import type { Stage } from '../thread/stage.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
@@ -99,6 +102,15 @@ const DRY_REPORT_MS = 1000;
  */
 const EXPIRY_INTERVAL_MS = 1000;
 
+/**
+ * Most of its slots that a lane's reader has given to other lanes at a time: those lanes' budgets are for the
+ * slots of their own readers, and queues there must not hold up this reader's frames.
+ */
+export const foreignLimit = (small: number, large: number): SlotCounts => ({
+  small: small >> 3,
+  large: large >> 5,
+});
+
 function bitCount(bits: number): number {
   let n = 0;
   for (let rest = bits; rest !== 0; rest &= rest - 1) n++;
@@ -107,6 +119,11 @@ function bitCount(bits: number): number {
 
 export interface TapReaderOptions {
   readonly plan: TapEnginePlan;
+  /** Number of the reader. The first one reassembles fragments, those of other readers too. */
+  readonly reader: number;
+  /** Descriptor of the TAP, or of its queue. */
+  readonly tapFd: number;
+  readonly owners: FlowOwners;
   readonly pool: FramePool;
   readonly ownership: Ownership;
   readonly counters: Float64Array;
@@ -114,7 +131,7 @@ export interface TapReaderOptions {
   readonly largeSlots: SlotStack;
   /** To each shard. */
   readonly toShards: readonly RingProducer[];
-  /** Slots that come back from each shard and, last, from host-io. */
+  /** Slots that come back from each shard and, last, from each host-io stage. */
   readonly freed: readonly RingConsumer[];
   readonly pcap?: PcapWriter | undefined;
   readonly notices: Notices;
@@ -122,7 +139,7 @@ export interface TapReaderOptions {
   onFatal(text: string): void;
 }
 
-export class TapReader implements Stage {
+export class TapReader implements Stage, LaneReader {
   readonly name = 'tap-reader';
   readonly #o: TapReaderOptions;
   readonly #u8: Uint8Array;
@@ -145,8 +162,17 @@ export class TapReader implements Stage {
   #smallOnly = false;
   /** The log has a line about #dry. */
   #reportedDry = false;
+  /** ImpairmentPlan.wrongLaneEvery, and frames so far. */
+  readonly #wrongLaneEvery: number;
+  #pushed = 0;
+  /** Slots of this reader that other lanes have, and the most that they may have. */
+  #foreignSmall = 0;
+  #foreignLarge = 0;
+  readonly #maxForeign: SlotCounts;
   /** The frame that was hashed last is a fragment. */
   #fragment = false;
+  /** Guest's port of the UDP flow of that frame, -1: it belongs to none. */
+  #udpPort = -1;
   /** Offset in that frame of its transport header, -1: it has none. */
   #transport = -1;
   /** Flows of this round: one bit for each value of the flow hash's lowest five bits. */
@@ -165,6 +191,8 @@ export class TapReader implements Stage {
       counters: options.counters,
     });
     this.#hashKey = options.plan.hashKey;
+    this.#wrongLaneEvery = loss?.wrongLaneEvery ?? 0;
+    this.#maxForeign = foreignLimit(options.smallSlots.capacity, options.largeSlots.capacity);
   }
 
   /** epoll said that the TAP has frames. */
@@ -200,7 +228,7 @@ export class TapReader implements Stage {
       if (bytes > BATCH_BYTES && (bytes > BATCH_BYTES_MANY || bitCount(this.#flowBits) < MANY_FLOWS)) break;
       const pieces = this.#arm(now);
       if (pieces === 0) break;
-      const n = readv(this.#o.plan.tap.fd, this.#iov.address, pieces);
+      const n = readv(this.#o.tapFd, this.#iov.address, pieces);
       this.#o.counters[Counter.tapReads]!++;
       if (n <= 0) {
         if (n === 0 && this.#o.plan.tap.socket === 'datagram') {
@@ -252,11 +280,14 @@ export class TapReader implements Stage {
   }
 
   #takeFreed(): void {
-    const { freed, ownership } = this.#o;
+    const { freed, ownership, reader, owners } = this.#o;
+    // With lanes there are as many host-io stages as shards; their links follow in the same order.
+    const { shards, areLanes: lanes } = owners;
     for (let r = 0; r < freed.length; r++) {
       const ring = freed[r]!;
       const count = ring.available();
       if (count === 0) continue;
+      const isForeign = lanes && r % shards !== reader;
       for (let i = 0; i < count; i++) {
         const at = ring.at(i);
         const a = linkSlotA(ring.words, at);
@@ -265,9 +296,18 @@ export class TapReader implements Stage {
         ownership.claim(b, Owner.inFlight, Owner.reader);
         this.#free(a);
         this.#free(b);
+        if (isForeign) this.#count(a, b, -1);
       }
       ring.release(count);
     }
+  }
+
+  /** Count slots that are given to another lane, or come back. */
+  #count(slotA: number, slotB: number, sign: 1 | -1): void {
+    const { pool } = this.#o;
+    const cost = pool.slotCost(slotA) + pool.slotCost(slotB);
+    this.#foreignSmall += sign * (cost & 0xffff);
+    this.#foreignLarge += sign * (cost >>> 16);
   }
 
   #free(slot: number): void {
@@ -357,9 +397,12 @@ export class TapReader implements Stage {
       if (!this.#finishInner(slotAt, inA, frameBytes, gsoType)) return this.#drop(Drop.vnetCsum);
       needsCsum = 0;
     }
-    if (this.#fragment) return this.#onFragment(ethAt, frameBytes, inA, now);
+    if (this.#fragment && this.#o.reader === 0)
+      return this.#onFragment(ethAt, frameBytes, inA, frameBytes > inA ? this.#slotB : NO_SLOT, now);
+    const fragment = this.#fragment ? FrameFlag.fragment : 0;
     const slotB = frameBytes > inA ? this.#slotB : NO_SLOT;
-    this.#push(this.#slotA, slotB, this.#vnetBytes, frameBytes, hash, gsoType | needsCsum, gsoSize);
+    const offload = gsoType | needsCsum | fragment;
+    this.#push(this.#slotA, slotB, this.#vnetBytes, frameBytes, hash, offload, gsoSize);
     this.#slotA = NO_SLOT;
     if (slotB !== NO_SLOT) this.#slotB = NO_SLOT;
   }
@@ -382,17 +425,17 @@ export class TapReader implements Stage {
     return vnetFinishChecksum(this.#u8, slotAt, inA, this.#o.pool.slotAt(this.#slotB), frameBytes - inA);
   }
 
-  #onFragment(ethAt: number, frameBytes: number, inA: number, now: number): void {
+  /** LaneReader.takeFragment(). */
+  takeFragment(slotA: number, slotB: number, frameAt: number, frameBytes: number, now: number): void {
+    const inA = Math.min(frameBytes, this.#o.pool.slotBytes(slotA) - frameAt);
+    this.#onFragment(this.#o.pool.slotAt(slotA) + frameAt, frameBytes, inA, slotB, now);
+    for (let i = 0; i < this.#o.toShards.length; i++) this.#o.toShards[i]!.flush();
+  }
+
+  #onFragment(ethAt: number, frameBytes: number, inA: number, slotB: number, now: number): void {
     const family = etherType(this.#u8, ethAt) === EtherType.ipv6 ? 6 : 4;
     const r = this.#reassembler;
-    const whole = r.push(
-      ethAt + ETH_BYTES,
-      inA - ETH_BYTES,
-      frameBytes - ETH_BYTES,
-      frameBytes > inA ? this.#slotB : NO_SLOT,
-      family,
-      now,
-    );
+    const whole = r.push(ethAt + ETH_BYTES, inA - ETH_BYTES, frameBytes - ETH_BYTES, slotB, family, now);
     if (whole === NO_SLOT) return;
     const at = this.#o.pool.slotAt(whole) + r.frameAt;
     const hash = this.#hash(at, r.frameBytes, r.frameBytes);
@@ -415,18 +458,72 @@ export class TapReader implements Stage {
   ): void {
     this.#flowBits |= 1 << (hash & 31);
     const shards = this.#o.toShards;
-    const out = shards.length === 1 ? shards[0]! : shards[shardOf(hash, shards.length)]!;
-    this.#o.ownership.claim(slotA, Owner.reader, Owner.inFlight);
-    this.#o.ownership.claim(slotB, Owner.reader, Owner.inFlight);
-    frameWrite(out, slotA, slotB, frameAt, frameBytes, hash, offload, gsoSize);
+    const { owners, ownership, reader } = this.#o;
+    let bucket = 0;
+    let owner = 0;
+    if (owners.areLanes) {
+      bucket = this.#udpPort >= 0 ? owners.bucketOfUdp(this.#udpPort) : owners.bucketOfHash(hash);
+      owner = owners.laneOf(bucket);
+      if (this.#wrongLaneEvery > 0 && ++this.#pushed % this.#wrongLaneEvery === 0)
+        owner = (owner + 1) % shards.length;
+      if (owner !== reader && !this.#handOver(slotA, slotB)) {
+        this.#free(slotA);
+        this.#free(slotB);
+        return;
+      }
+    } else if (shards.length > 1) owner = owners.ofHash(hash);
+    ownership.claim(slotA, Owner.reader, Owner.inFlight);
+    ownership.claim(slotB, Owner.reader, Owner.inFlight);
+    frameWrite(shards[owner]!, slotA, slotB, frameAt, frameBytes, hash, offload, gsoSize, bucket);
+  }
+
+  /** LaneReader.forward(). */
+  forward(slotsOf: number, words: Uint32Array, at: number): boolean {
+    const { owners, reader } = this.#o;
+    const owner = owners.laneOf(frameBucket(words, at));
+    if (slotsOf === reader && !this.#handOver(linkSlotA(words, at), linkSlotB(words, at))) return false;
+    this.forwardMessage(owner, words, at);
+    return true;
+  }
+
+  /** LaneReader.forwardMessage(). */
+  forwardMessage(owner: number, words: Uint32Array, at: number): void {
+    const out = this.#o.toShards[owner]!;
+    const to = out.reserve();
+    descriptorCopy(words, at, out.words, to);
+    out.commit();
+    out.flush();
+  }
+
+  /** LaneReader.cameBack(). */
+  cameBack(slotA: number, slotB: number): void {
+    this.#count(slotA, slotB, -1);
+  }
+
+  /**
+   * A frame goes to another lane.
+   * @returns false: it does not, as the other lanes have too many slots
+   */
+  #handOver(slotA: number, slotB: number): boolean {
+    const { counters } = this.#o;
+    counters[Counter.handedOver]!++;
+    const { small, large } = this.#maxForeign;
+    const needsLarge = slotB !== NO_SLOT || !this.#o.pool.isSmall(slotA);
+    if (this.#foreignSmall < small && (!needsLarge || this.#foreignLarge < large)) {
+      this.#count(slotA, slotB, 1);
+      return true;
+    }
+    counters[Counter.handOverFull]!++;
+    return false;
   }
 
   /**
    * Flow hash of the frame, by which its shard will look up the flow. The hash of a frame without a flow
-   * (ARP, NDP, malformed ones) is 0: it goes to the first shard. Sets #fragment and #transport.
+   * (ARP, NDP, malformed ones) is 0: it goes to the first shard. Sets #fragment, #udpPort and #transport.
    */
   #hash(ethAt: number, frameBytes: number, inA: number): number {
     this.#fragment = false;
+    this.#udpPort = -1;
     this.#transport = -1;
     const u8 = this.#u8;
     const ipAt = ethAt + ETH_BYTES;
@@ -464,6 +561,7 @@ export class TapReader implements Stage {
     if (proto === IpProtocol.tcp || proto === IpProtocol.udp) {
       if (transport + 4 > ipInA) return 0;
       ports = readU32(u8, ipAt + transport);
+      if (proto === IpProtocol.udp) this.#udpPort = ports >>> 16;
     } else if (proto === IpProtocol.icmp || proto === IpProtocol.icmpv6) {
       if (transport + 8 > ipInA) return 0;
       const icmpType = u8[ipAt + transport]!;
@@ -474,7 +572,9 @@ export class TapReader implements Stage {
         const icmpAt = ipAt + transport;
         const quoted = quotedFlow(u8, icmpAt, ipInA - transport, family, words);
         if (quoted < 0) return 0;
-        return flowHash(this.#hashKey, words, 0, words, 4, quoted, quotedProtocol(u8, icmpAt, family));
+        const quotedProto = quotedProtocol(u8, icmpAt, family);
+        if (quotedProto === IpProtocol.udp) this.#udpPort = quoted >>> 16;
+        return flowHash(this.#hashKey, words, 0, words, 4, quoted, quotedProto);
       }
       // Echo flows hash by identifier.
       ports = (readU16(u8, ipAt + transport + 4) << 16) >>> 0;

@@ -27,6 +27,8 @@ const MAX_WAIT_MS = 10_000;
 const EVENTS_PER_WAIT = 256;
 /** How often the thread's processor time is read, while it works. */
 const CPU_SAMPLE_MS = 1000;
+/** The same, where somebody is told the load. */
+const LOAD_SAMPLE_MS = 200;
 /** Busy rounds between two polls of epoll. */
 const ROUNDS_PER_POLL = 2;
 
@@ -51,6 +53,10 @@ export class Reactor {
   #carriers: readonly Stage[] = [];
   /** PrePoll decided against the last poll. */
   #skippedPoll = false;
+  readonly #onLoad: ((share: number) => void) | null;
+  /** When the thread's processor time was read last, and how much it was. */
+  #sampledMs = 0;
+  #sampledUs = 0;
   /** When to read the thread's processor time again. */
   #nextCpuMs = 0;
   /** The thread has worked since its processor time was read last. */
@@ -62,6 +68,7 @@ export class Reactor {
    * @param counters  of this thread
    * @param stopped  whether the engine is to stop; asked once a round
    * @param prePoll  decides about polling before a sleep; null: never
+   * @param onLoad  gets the thread's processor time by time, while it works; null: nobody
    * @throws Error when the epoll instance cannot be made
    */
   constructor(
@@ -70,8 +77,10 @@ export class Reactor {
     counters: Float64Array,
     stopped: () => boolean,
     prePoll: PrePoll | null,
+    onLoad: ((share: number) => void) | null = null,
   ) {
     this.#prePoll = prePoll;
+    this.#onLoad = onLoad;
     this.#ep = epollCreate();
     if (this.#ep < 0) throw new Error(`epoll_create1: errno ${-this.#ep}`);
     this.#doorbell = doorbell;
@@ -148,8 +157,13 @@ export class Reactor {
     const used = process.threadCpuUsage();
     this.#counters[Counter.cpuUserUs] = used.user;
     this.#counters[Counter.cpuSystemUs] = used.system;
-    this.#nextCpuMs = now + CPU_SAMPLE_MS;
+    this.#nextCpuMs = now + (this.#onLoad === null ? CPU_SAMPLE_MS : LOAD_SAMPLE_MS);
     this.#worked = false;
+    if (this.#onLoad === null || now === 0) return;
+    const usedUs = used.user + used.system;
+    if (this.#sampledMs > 0) this.#onLoad((usedUs - this.#sampledUs) / 1000 / (now - this.#sampledMs));
+    this.#sampledMs = now;
+    this.#sampledUs = usedUs;
   }
 
   #sleep(now: number): void {

@@ -38,7 +38,7 @@ import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../li
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openOwnUdpWrite, sendBorrowedWrite } from '../link/to-host.ts';
 import { openFailedErrno, ToShard } from '../link/to-shard.ts';
-import { slotShares } from '../placement.ts';
+import { readerSlotsOfShard, type SlotCounts } from '../placement.ts';
 import { isOutOfDescriptors } from '../thread/descriptor-shortage.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
@@ -61,11 +61,9 @@ const WAITING_SHARE = 4 / 5;
  * How many queries longer than a place one shard may have at a time. Such a query keeps the reader's slot in
  * which it was received: at most a sixteenth of the shard's share of the reader's large slots, and at most
  * 16.
- * @param readerLarge  large slots of the reader
- * @param shards  that share them
+ * @param large  readerSlotsOfShard()
  */
-export const longQueryLimit = (readerLarge: number, shards: number): number =>
-  Math.min(16, Math.floor(readerLarge / 16 / shards));
+export const longQueryLimit = ({ large }: SlotCounts): number => Math.min(16, Math.floor(large / 16));
 /** A longer query is dropped. */
 const MAX_QUERY_BYTES = 4096;
 /** Hash chains of waiting queries; a power of two. */
@@ -142,11 +140,7 @@ export class DnsForward {
     const n = Math.min(ctx.dnsSlots[1] * PLACES_PER_SLOT, ctx.flows.maxFlows >>> 1);
     this.#maxWaiting = Math.floor(n * WAITING_SHARE);
     const { pool, threads } = ctx.plan;
-    const shards = threads.kind === 'fused' ? 1 : threads.shards;
-    this.#maxLong = longQueryLimit(
-      slotShares(pool.smallSlots, pool.largeSlots, shards).readerLarge[1],
-      shards,
-    );
+    this.#maxLong = longQueryLimit(readerSlotsOfShard(pool, threads));
     this.#free = new Int16Array(n);
     for (let q = 0; q < n; q++) this.#free[q] = n - 1 - q;
     this.#freeCount = n;

@@ -6,7 +6,6 @@
  * The candidate ports follow from the flow's own hash, so that a flow is found again without a table: dynamic
  * ports (RFC 6335 section 6) whose flow hash selects this shard.
  */
-import { shardOf } from '../flow/flow-hash.ts';
 import { ADDR_WORDS } from '../flow/flow-table.ts';
 import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
 import type { ShardContext } from './context.ts';
@@ -19,17 +18,14 @@ const TRIES = 32;
 /** The candidates of one shard; see above. */
 export class OtherPorts {
   readonly #ctx: ShardContext;
-  readonly #shards: number;
   /** Number of candidates: at() takes k from 0 to tries - 1. */
   readonly tries: number;
   /** The candidate that at() set last. */
   readonly tuple = newFlowTuple(0);
 
   constructor(ctx: ShardContext) {
-    const { threads } = ctx.plan;
     this.#ctx = ctx;
-    this.#shards = threads.kind === 'fused' ? 1 : threads.shards;
-    this.tries = TRIES * this.#shards;
+    this.tries = TRIES * ctx.owners.shards;
   }
 
   /**
@@ -44,6 +40,7 @@ export class OtherPorts {
     const port = DYNAMIC_FIRST + ((of.hash + k) & DYNAMIC_MASK);
     tuple.ports = ((of.ports & 0xffff0000) | port) >>> 0;
     flowTupleHash(this.#ctx.plan.hashKey, tuple);
-    return tuple.ports !== of.ports && shardOf(tuple.hash, this.#shards) === this.#ctx.shard;
+    const { owners, shard } = this.#ctx;
+    return tuple.ports !== of.ports && owners.of(tuple.hash, tuple.proto, tuple.ports) === shard;
   }
 }

@@ -34,23 +34,31 @@ import {
   ipv6Upper,
 } from '../../proto/ipv6.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
+import { BUCKETS } from '../../ring/layout.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { Addressing } from '../flow/addressing.ts';
+import type { FlowOwners } from '../flow/flow-owner.ts';
 import { describeEntry, FlowField, type FlowSource } from '../flow/flow-report.ts';
 import { ShardFlows } from '../flow/shard-flows.ts';
 import { TimerWheel } from '../flow/timer-wheel.ts';
 import { linkBytes, linkFlow, linkOp, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+import type { LaneReader } from '../link/lane-reader.ts';
+import type { ReaderReturns } from '../link/reader-returns.ts';
 import { Owner } from '../link/slot-owner.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { freeHostSlotsWrite } from '../link/to-host.ts';
-import { freeReaderSlotsWrite } from '../link/to-reader.ts';
 import {
+  acceptedHash,
+  frameBucket,
   frameGsoSize,
   frameHash,
   frameOffload,
+  frameSetForwarded,
   offloadGsoType,
+  offloadIsForwarded,
+  offloadIsFragment,
   offloadIsReassembled,
   offloadNeedsCsum,
   ToShard,
@@ -89,10 +97,17 @@ export interface ShardOptions {
   readonly guestMac: Uint8Array;
   /** Addressing.seen, shared by all shards. */
   readonly seen?: Uint32Array | undefined;
-  readonly fromReader: RingConsumer;
-  readonly toReader: RingProducer;
-  readonly fromHost: RingConsumer;
+  /** Descriptor of the TAP, or of the lane's queue. */
+  readonly tapFd: number;
+  readonly owners: FlowOwners;
+  /** From each reader. */
+  readonly fromReaders: readonly RingConsumer[];
+  readonly toReaders: ReaderReturns;
+  /** From the host-io stage with the shard's sockets, and from the one with the published ports. */
+  readonly fromHosts: readonly RingConsumer[];
   readonly toHost: RingProducer;
+  /** The lane's reader; absent: there are no lanes. */
+  readonly reader?: LaneReader | undefined;
   readonly pcap?: PcapWriter | undefined;
   readonly notices: Notices;
 }
@@ -132,7 +147,7 @@ export class Shard implements Stage, FlowSource {
   constructor(options: ShardOptions) {
     this.#o = options;
     this.name = `shard ${options.shard}`;
-    const { plan, pool, counters, toReader, toHost, ownership } = options;
+    const { plan, pool, counters, toReaders, toHost, ownership } = options;
     this.#u8 = pool.u8;
     const addressing = new Addressing(plan.addresses, plan.policy, options.seen);
     const fullText = `flow table of shard ${options.shard} is full (${plan.pool.flows}): new flows wait, or old unanswered ones give way`;
@@ -149,7 +164,7 @@ export class Shard implements Stage, FlowSource {
       timers: new TimerWheel(plan.pool.flows * TIMER_KINDS, 4, performance.now()),
       toHost,
       guest: new GuestLink({
-        tapFd: plan.tap.fd,
+        tapFd: options.tapFd,
         isSocket: plan.tap.socket !== undefined,
         vnetHdrBytes: plan.tap.vnetHdrBytes,
         uso: plan.tap.uso,
@@ -167,7 +182,7 @@ export class Shard implements Stage, FlowSource {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
         ownership.check(slotA, Owner.inFlight);
         ownership.check(slotB, Owner.inFlight);
-        freeReaderSlotsWrite(toReader, slotA, slotB);
+        toReaders.free(slotA, slotB);
       },
       freeHostSlots: (slotA, slotB) => {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
@@ -177,6 +192,7 @@ export class Shard implements Stage, FlowSource {
         counters[DROP_BASE - cause]!++;
       },
       dnsSlots: options.dnsSlots,
+      owners: options.owners,
       notices: options.notices,
     };
     this.#ctx = ctx;
@@ -200,10 +216,10 @@ export class Shard implements Stage, FlowSource {
 
   /** Whether descriptors wait on a link into the shard, or overflow of a link out of it can move. */
   hasInput(): boolean {
-    const o = this.#o;
-    return (
-      o.fromReader.available() > 0 || o.fromHost.available() > 0 || o.toHost.movable || o.toReader.movable
-    );
+    const { fromReaders, fromHosts, toHost, toReaders } = this.#o;
+    for (let i = 0; i < fromReaders.length; i++) if (fromReaders[i]!.available() > 0) return true;
+    for (let i = 0; i < fromHosts.length; i++) if (fromHosts[i]!.available() > 0) return true;
+    return toHost.movable || toReaders.movable;
   }
 
   /** Add what the shard carried. Stream bytes are not added: host-io counts them, in both directions. */
@@ -219,6 +235,25 @@ export class Shard implements Stage, FlowSource {
   /** Take over a changed list of the host's resolvers; see Resolvers.update(). */
   setResolvers(list: readonly string[]): void {
     this.#resolvers.update(list);
+  }
+
+  /** Flows of the shard. */
+  get flowCount(): number {
+    return this.#ctx.flows.count;
+  }
+
+  /**
+   * Give buckets without flows to other lanes: FlowOwners.give().
+   * @returns how many the lane still owns
+   */
+  giveBuckets(to: readonly number[], share: number): number {
+    const { flows } = this.#ctx;
+    const { owners, shard } = this.#o;
+    const inUse = new Uint8Array(BUCKETS + 1);
+    for (let flow = 0; flow < flows.maxFlows; flow++)
+      if (flows.isLive(flow))
+        inUse[owners.bucketOf(flows.hash[flow]!, flows.proto[flow]!, flows.ports[flow]!)] = 1;
+    return owners.give(shard, to, inUse, share);
   }
 
   /** Take over a change of the host's network. */
@@ -254,12 +289,15 @@ export class Shard implements Stage, FlowSource {
     const ctx = this.#ctx;
     ctx.now = now;
     ctx.flows.nowMs = now;
-    let work = this.#takeFrames() + this.#takeMessages();
+    const { fromReaders, fromHosts } = this.#o;
+    let work = 0;
+    for (let i = 0; i < fromReaders.length; i++) work += this.#takeFrames(fromReaders[i]!);
+    for (let i = 0; i < fromHosts.length; i++) work += this.#takeMessages(fromHosts[i]!);
     ctx.timers.advance(now, this.#fire);
     if (now >= this.#nextRa) this.#advertise(now);
     work += this.#tcp.flush();
     this.#o.toHost.flush();
-    this.#o.toReader.flush();
+    this.#o.toReaders.flush();
     return work;
   }
 
@@ -272,23 +310,26 @@ export class Shard implements Stage, FlowSource {
     if (this.#o.shard === 0) sendUnsolicitedRa(this.#ctx);
   }
 
-  #takeFrames(): number {
-    const ring = this.#o.fromReader;
+  #takeFrames(ring: RingConsumer): number {
     let count = ring.available();
     if (count > BATCH_FRAMES) count = BATCH_FRAMES;
-    for (let i = 0; i < count; i++) this.#onFrame(ring.words, ring.at(i));
+    const words = ring.words;
+    for (let i = 0; i < count; i++) {
+      const at = ring.at(i);
+      if (linkOp(words, at) === ToShard.frame) this.#onFrame(words, at);
+      else this.#onAccepted(words, at); // from another lane
+    }
     ring.release(count);
     return count;
   }
 
-  #takeMessages(): number {
-    const ring = this.#o.fromHost;
+  #takeMessages(ring: RingConsumer): number {
     const count = ring.available();
     const words = ring.words;
     for (let i = 0; i < count; i++) {
       const at = ring.at(i);
       const op = linkOp(words, at);
-      if (op === ToShard.accepted) this.#tcp.onMessage(op, words, at);
+      if (op === ToShard.accepted) this.#onAccepted(words, at);
       else if (op === ToShard.listenerDatagram || op === ToShard.unsolicitedDatagram)
         this.#udp.onMessage(op, words, at);
       else {
@@ -312,6 +353,16 @@ export class Shard implements Stage, FlowSource {
     return count;
   }
 
+  /** A connection to a published port was accepted; its bucket may have been given away meanwhile. */
+  #onAccepted(words: Uint32Array, at: number): void {
+    const { reader, owners, shard } = this.#o;
+    if (reader !== undefined) {
+      const owner = owners.ofHash(acceptedHash(words, at));
+      if (owner !== shard) return reader.forwardMessage(owner, words, at);
+    }
+    this.#tcp.onMessage(ToShard.accepted, words, at);
+  }
+
   #onFrame(words: Uint32Array, at: number): void {
     const u8 = this.#u8;
     const p = this.#packet;
@@ -321,9 +372,24 @@ export class Shard implements Stage, FlowSource {
     const frameBytes = linkBytes(words, at);
     p.hash = frameHash(words, at);
     const offload = frameOffload(words, at);
+    const { reader } = this.#o;
+    if (reader !== undefined) {
+      const { shard } = this.#o;
+      const slotsOf = this.#o.toReaders.readerOf(p.slotA);
+      if (slotsOf === shard && offloadIsForwarded(offload)) reader.cameBack(p.slotA, p.slotB);
+      if (this.#o.owners.laneOf(frameBucket(words, at)) !== shard) {
+        frameSetForwarded(words, at);
+        if (!reader.forward(slotsOf, words, at)) packetFree(this.#ctx, p);
+        return;
+      }
+    }
     p.gsoType = offloadGsoType(offload);
     p.needsCsum = offloadNeedsCsum(offload);
     p.gsoSize = frameGsoSize(words, at);
+    if (offloadIsFragment(offload)) {
+      reader?.takeFragment(p.slotA, p.slotB, frameAt, frameBytes, this.#ctx.now);
+      return packetFree(this.#ctx, p);
+    }
     // IPv6 has no DF bit: after reassembly this flag is the only record that the packet was fragmented.
     // IPv4's DF bit replaces this value in #onIpv4.
     p.dontFragment = !offloadIsReassembled(offload);

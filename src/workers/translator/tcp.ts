@@ -40,7 +40,7 @@ import { newFlowTuple } from '../flow/flow-tuple.ts';
 import { nextHopMtu, quotedFlow, quotedProtocol, quotedTcpSeq } from '../flow/quoted-flow.ts';
 import { linkFlow } from '../link/descriptor.ts';
 import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
-import { slotShares } from '../placement.ts';
+import { readerSlotsOfShard } from '../placement.ts';
 import { type ShardContext, TimerKind } from './context.ts';
 import { type Packet, packetChecksumOk, packetDiscard, packetFree } from './packet.ts';
 import type { ResolverChoice } from './resolvers.ts';
@@ -49,7 +49,7 @@ import { MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-bloc
 import { GsoBatch } from './tcp/gso-batch.ts';
 import { TcpHandshake } from './tcp/handshake.ts';
 import { KeepAlive } from './tcp/keep-alive.ts';
-import { OutOfOrderQueues } from './tcp/out-of-order.ts';
+import { OutOfOrderQueues, outOfOrderLimit } from './tcp/out-of-order.ts';
 import { SegmentOutput } from './tcp/output.ts';
 import { queueBudget, ReceiveBuffers } from './tcp/receive-buffers.ts';
 import { TcpReceiver } from './tcp/receiver.ts';
@@ -92,12 +92,10 @@ export class TcpTranslator {
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     const { pool, threads } = ctx.plan;
-    const shards = threads.kind === 'fused' ? 1 : threads.shards;
+    const slots = readerSlotsOfShard(pool, threads);
     const tcb = new TcpControlBlocks(pool.flows);
-    const shares = slotShares(pool.smallSlots, pool.largeSlots, shards);
-    const budget = queueBudget(shares.readerSmall[1], shares.readerLarge[1], shards);
-    const buffers = new ReceiveBuffers(ctx, tcb, budget);
-    const outOfOrder = new OutOfOrderQueues(ctx, shards);
+    const buffers = new ReceiveBuffers(ctx, tcb, queueBudget(slots));
+    const outOfOrder = new OutOfOrderQueues(ctx, outOfOrderLimit(slots));
     const timestamps = new Timestamps(ctx, tcb);
     const output = new SegmentOutput(ctx, tcb, buffers, timestamps);
     const pending = new UnsentSegments(ctx, tcb, outOfOrder, output);

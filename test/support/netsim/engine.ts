@@ -38,9 +38,9 @@ import { quotedFlow } from '../../../src/workers/flow/quoted-flow.ts';
 import { ShardFlows } from '../../../src/workers/flow/shard-flows.ts';
 import { TimerWheel } from '../../../src/workers/flow/timer-wheel.ts';
 import { linkOp, linkSlotA, linkSlotB } from '../../../src/workers/link/descriptor.ts';
+import type { ReaderReturns } from '../../../src/workers/link/reader-returns.ts';
 import { Owner } from '../../../src/workers/link/slot-owner.ts';
 import { freeHostSlotsWrite } from '../../../src/workers/link/to-host.ts';
-import { freeReaderSlotsWrite } from '../../../src/workers/link/to-reader.ts';
 import { ToShard } from '../../../src/workers/link/to-shard.ts';
 import type { SlotShares } from '../../../src/workers/placement.ts';
 import type { EgressFrame } from '../../../src/workers/tap/egress-frame.ts';
@@ -127,8 +127,8 @@ function simShares(smallSlots: number, largeSlots: number): SlotShares {
   const reader = largeSlots - 1 - host;
   const at = smallSlots + 1;
   return {
-    ...{ readerSmall: [0, smallSlots], hostSmall: [smallSlots, 0] },
-    ...{ scratchLarge: [smallSlots, 1], readerLarge: [at, reader], hostLarge: [at + reader, host] },
+    ...{ readerSmall: [[0, smallSlots]], hostSmall: [[smallSlots, 0]], scratchLarge: smallSlots },
+    ...{ readerLarge: [[at, reader]], hostLarge: [[at + reader, host]] },
     ...{ dnsEach: 0, dnsLarge: at },
   };
 }
@@ -183,7 +183,7 @@ export class SimEngine {
   readonly #hostLarge: SlotStack;
   readonly #toHost: RingProducer;
   readonly #fromHost: RingConsumer;
-  readonly #toReader: RingProducer;
+  readonly #toReaders: ReaderReturns;
   readonly #freed: readonly RingConsumer[];
   readonly #tapQueue: Uint8Array[] = [];
   readonly #fds: readonly [number, number];
@@ -251,13 +251,13 @@ export class SimEngine {
     this.#ownership = ownership;
     const reader = assembly.readerParts();
     const host = assembly.hostParts();
-    const { toHost, fromHost, toReader, scratchSlot } = assembly.shardParts(0);
+    const { owners, toHost, fromHosts, toReaders, scratchSlot } = assembly.shardParts(0);
     this.#readerSmall = reader.smallSlots;
     this.#readerLarge = reader.largeSlots;
     this.#hostLarge = host.largeSlots;
     this.#toHost = toHost;
-    this.#fromHost = fromHost;
-    this.#toReader = toReader;
+    this.#fromHost = fromHosts[0]!;
+    this.#toReaders = toReaders;
     this.#freed = reader.freed;
     const toShard = host.toShards[0]!;
     this.host = new FakeHost({
@@ -267,7 +267,7 @@ export class SimEngine {
       slots: this.#hostLarge,
       fromShard: host.fromShards[0]!,
       toShard: this.#linkMs > 0 ? this.#delayed(toShard) : toShard,
-      toReader: host.toReader,
+      toReaders: host.toReaders,
       onOpen: o.onOpen,
       wake: () => this.#planPoll(),
     });
@@ -281,6 +281,7 @@ export class SimEngine {
       counters: this.counters,
       flows: new ShardFlows(this.plan.pool.flows, this.counters, () => this.logs.push('full')),
       timers: new TimerWheel(this.plan.pool.flows * TIMER_KINDS, 4, o.clock.now),
+      owners,
       toHost: this.#linkMs > 0 ? this.#delayed(toHost) : toHost,
       guest: new CapturingLink(
         {
@@ -302,7 +303,7 @@ export class SimEngine {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
         ownership.check(slotA, Owner.inFlight);
         ownership.check(slotB, Owner.inFlight);
-        freeReaderSlotsWrite(toReader, slotA, slotB);
+        toReaders.free(slotA, slotB);
       },
       freeHostSlots: (slotA, slotB) => {
         freeHostSlotsWrite(toHost, slotA, slotB);
@@ -401,7 +402,7 @@ export class SimEngine {
         (this.#readerLarge.capacity - this.#readerLarge.free);
       if (used > this.maxSlotsInUse) this.maxSlotsInUse = used;
       this.#toHost.flush();
-      this.#toReader.flush();
+      this.#toReaders.flush();
       if (this.host.poll()) work = true;
       if (!work) break;
     }

@@ -28,6 +28,7 @@ import {
   linkSlotB,
   linkSlotOffset,
 } from '../../../src/workers/link/descriptor.ts';
+import type { ReaderReturns } from '../../../src/workers/link/reader-returns.ts';
 import { Owner } from '../../../src/workers/link/slot-owner.ts';
 import {
   acceptedSocket,
@@ -42,7 +43,6 @@ import {
   ToHost,
   toHostText,
 } from '../../../src/workers/link/to-host.ts';
-import { freeReaderSlotsWrite } from '../../../src/workers/link/to-reader.ts';
 import {
   acceptedWrite,
   closedWrite,
@@ -92,7 +92,7 @@ export interface FakeHostOptions {
   readonly slots: SlotStack;
   readonly fromShard: RingConsumer;
   readonly toShard: RingProducer;
-  readonly toReader: RingProducer;
+  readonly toReaders: ReaderReturns;
   /** Called when a connect() begins: sets its outcome, e.g. socket.connectAfter(1). */
   onOpen(socket: FakeSocket): void;
   /** Called after an event outside poll(): schedules a poll(). */
@@ -302,7 +302,7 @@ export class FakeHost {
   freeReader(slotA: number, slotB: number): void {
     this.#o.ownership.check(slotA, Owner.inFlight);
     this.#o.ownership.check(slotB, Owner.inFlight);
-    freeReaderSlotsWrite(this.#o.toReader, slotA, slotB);
+    this.#o.toReaders.free(slotA, slotB);
   }
 
   /** @returns whether there was work */
@@ -322,7 +322,7 @@ export class FakeHost {
       }
     }
     if (this.#o.toShard.flush()) work = true;
-    if (this.#o.toReader.flush()) work = true;
+    if (this.#o.toReaders.flush()) work = true;
     return work;
   }
 

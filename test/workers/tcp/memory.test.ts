@@ -4,8 +4,10 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { poolPlan } from '../../../src/main/cli/pool-plan.ts';
 import { Counter } from '../../../src/ring/counters.ts';
-import { slotShares } from '../../../src/workers/placement.ts';
+import type { ThreadsPlan } from '../../../src/workers/engine-plan.ts';
+import { readerSlotsOfShard, slotShares, threadPlan } from '../../../src/workers/placement.ts';
 import { reassemblyLimit } from '../../../src/workers/tap/reassembly.ts';
+import { foreignLimit } from '../../../src/workers/tap/tap-reader.ts';
 import { longQueryLimit } from '../../../src/workers/translator/dns-forward.ts';
 import { TcbFlag, TcpControlBlocks } from '../../../src/workers/translator/tcp/control-blocks.ts';
 import { outOfOrderLimit } from '../../../src/workers/translator/tcp/out-of-order.ts';
@@ -23,8 +25,9 @@ import { ShardRig } from '../../support/shard-rig.ts';
 const FRAME = 60_000;
 const STALLED = 12;
 /** Large slots that queues may hold, for the pool of SimEngine. */
-const SHARES = slotShares(1024, 65, 1);
-const BUDGET = queueBudget(SHARES.readerSmall[1], SHARES.readerLarge[1], 1);
+const BUDGET = queueBudget(
+  readerSlotsOfShard({ smallSlots: 1024, largeSlots: 65, flows: 64 }, { kind: 'fused' }),
+);
 
 interface Flow {
   readonly port: number;
@@ -376,23 +379,31 @@ describe('slotRoom', () => {
 
 /** docs/architecture.md, "Memory", has the same sum in words. */
 describe('sum of all bounds', () => {
-  const plans: { mib: number; shards: number }[] = [];
-  for (let mib = 8; mib <= 1024; mib++)
-    for (let shards = 1; shards <= 16; shards++) plans.push({ mib, shards });
+  const plans: { mib: number; threads: ThreadsPlan }[] = [];
+  for (let mib = 8; mib <= 1024; mib++) {
+    for (let shards = 1; shards <= 16; shards++) plans.push({ mib, threads: { kind: 'pipeline', shards } });
+    for (let lanes = 1; lanes <= Math.min(8, mib / 8); lanes++)
+      plans.push({ mib, threads: { kind: 'lanes', lanes } });
+  }
 
   it("every pool size and thread plan: the sum is below the reader's slots of both kinds", () => {
-    for (const { mib, shards } of plans) {
-      const { smallSlots, largeSlots } = poolPlan(mib);
-      const shares = slotShares(smallSlots, largeSlots, shards);
-      const readerSmall = shares.readerSmall[1];
-      const readerLarge = shares.readerLarge[1];
-      const queues = queueBudget(readerSmall, readerLarge, shards);
-      const outOfOrder = outOfOrderLimit(shares, shards);
+    for (const { mib, threads } of plans) {
+      const pool = poolPlan(mib);
+      const { shards, readers } = threadPlan(threads);
+      const shares = slotShares(pool.smallSlots, pool.largeSlots, shards, readers);
+      const readerSmall = shares.readerSmall[0]![1];
+      const readerLarge = shares.readerLarge[0]![1];
+      const slots = readerSlotsOfShard(pool, threads);
+      const queues = queueBudget(slots);
+      const outOfOrder = outOfOrderLimit(slots);
       // Each may be a small or a large slot.
-      const queries = longQueryLimit(readerLarge, shards);
-      const small = (queues.small + outOfOrder.small + queries) * shards;
-      const large = (queues.large + outOfOrder.large + queries) * shards + reassemblyLimit(readerLarge);
-      const what = `--pool-size ${mib}, ${shards} shards`;
+      const queries = longQueryLimit(slots);
+      const sharing = shards / readers;
+      const foreign = readers > 1 ? foreignLimit(readerSmall, readerLarge) : { small: 0, large: 0 };
+      const small = (queues.small + outOfOrder.small + queries) * sharing + foreign.small;
+      const reassembled = reassemblyLimit(readerLarge);
+      const large = (queues.large + outOfOrder.large + queries) * sharing + reassembled + foreign.large;
+      const what = `--pool-size ${mib}, ${JSON.stringify(threads)}`;
       // One slot of each kind is always ready for the next read.
       expect(readerSmall - small, `${what}: small`).toBeGreaterThan(1);
       expect(readerLarge - large, `${what}: large`).toBeGreaterThan(1);

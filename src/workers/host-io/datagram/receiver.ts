@@ -290,7 +290,7 @@ export class DatagramReceiver {
       ((guestPort << 16) | port) >>> 0,
       IPPROTO_UDP,
     );
-    const out = ctx.shardLink(ctx.shardOfHash(hash));
+    const out = ctx.datagramShard(hash);
     const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
     const gsoSize =
       table.hasGro[sid] === 1 && controlBytes > 0
@@ -397,7 +397,7 @@ export class DatagramReceiver {
     }
     const ports = ((targetPort << 16) | peerPort) >>> 0;
     const hash = flowHash(ctx.plan.hashKey, words, 12, words, 8, ports, IPPROTO_UDP);
-    const out = ctx.shardLink(ctx.shardOfHash(hash));
+    const out = ctx.datagramShard(hash);
     const zone = isLinkLocal(words, 0) && !isV4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
     const slotA = this.#takeSmall(i);
     const slotB = this.#takeLarge(i, bytes);

@@ -304,17 +304,28 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Set SO_REUSEADDR on the sockets of flows that are bound to a port, so that a listener can be bound too.
+   * Set SO_REUSEADDR on the sockets of flows that are bound to a port of these rules, as another lane is about
+   * to bind listeners to them.
+   */
+  shareWithListeners(plans: readonly ListenerPlan[]): void {
+    const udp = plans.filter(({ proto, from }) => proto === 'udp' && from !== 'guest');
+    if (udp.length > 0)
+      this.#setShared((bound) => udp.some(({ port, lastPort = port }) => bound >= port && bound <= lastPort));
+  }
+
+  /**
+   * Set SO_REUSEADDR on the sockets of flows that are bound to certain ports, so that a listener can be bound
+   * too.
    * @returns whether there are any
    */
-  #shareWithListener(port: number): boolean {
+  #setShared(isWanted: (port: number) => boolean): boolean {
     const table = this.#table;
     const local = this.#words;
     let shared = false;
     for (let sid = 0; sid < table.fd.length; sid++) {
       const kind = table.kind[sid]!;
       if (!table.fd.has(sid) || !isUdpFlow(kind)) continue;
-      if (localAddress(table.fd.get(sid), local, 12) !== port) continue;
+      if (!isWanted(localAddress(table.fd.get(sid), local, 12))) continue;
       shared = setsockoptInt(table.fd.get(sid), SOL_SOCKET, SO_REUSEADDR, 1) === 0 || shared;
     }
     return shared;
@@ -322,9 +333,12 @@ export class DatagramSockets implements SocketModule {
 
   /** @returns a bound socket of a rule, or -errno */
   #listenerSocket(plan: ListenerPlan, port: number): number {
-    const { freebind } = this.#ctx.plan.policy;
+    const { areLanes, plan: enginePlan } = this.#ctx;
+    const { freebind } = enginePlan.policy;
     const fd = openListener(plan, port, SOCK_DGRAM, freebind, this.#outbound);
-    if (fd !== -Errno.EADDRINUSE || !this.#shareWithListener(port)) return fd;
+    if (fd !== -Errno.EADDRINUSE) return fd;
+    // Sockets of other lanes have the option by now (Engine.#askForListeners).
+    if (!this.#setShared((bound) => bound === port) && !areLanes) return fd;
     const again = openListener(plan, port, SOCK_DGRAM, freebind, this.#outbound, reusableSocket);
     if (again >= 0) setsockoptInt(again, SOL_SOCKET, SO_REUSEADDR, 0);
     return again;
@@ -407,7 +421,7 @@ export class DatagramSockets implements SocketModule {
     const port = this.#disconnect(fd, table.kind[sid]!, words, w);
     if (port <= 0) return;
     table.port[sid] = port;
-    if (this.#ctx.datagramPorts !== undefined) this.#ctx.datagramPorts[port]!++;
+    if (this.#ctx.datagramPorts !== undefined) Atomics.add(this.#ctx.datagramPorts, port, 1);
   }
 
   /**
@@ -555,7 +569,7 @@ export class DatagramSockets implements SocketModule {
     table.close(sid);
     const port = table.port[sid]!;
     table.port[sid] = 0;
-    if (port !== 0 && ctx.datagramPorts !== undefined) ctx.datagramPorts[port]!--;
+    if (port !== 0 && ctx.datagramPorts !== undefined) Atomics.sub(ctx.datagramPorts, port, 1);
     ctx.counters[Counter.sockClosed]!++;
   }
 
@@ -585,6 +599,7 @@ export class DatagramSockets implements SocketModule {
     table.listenerPlan[index] = plan;
     table.listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
     this.#published.add(index, plan, port, isV4);
+    if (ctx.publishedUdp !== undefined) Atomics.add(ctx.publishedUdp, targetPort(plan, port), 1);
     return 0;
   }
 
@@ -595,8 +610,10 @@ export class DatagramSockets implements SocketModule {
   unlisten(index: number): void {
     const table = this.#table;
     const sid = table.listenerSocket(index);
-    this.#ctx.loopback?.forgetListener(index);
+    const { loopback, publishedUdp } = this.#ctx;
+    loopback?.forgetListener(index);
     this.#published.remove(index);
+    if (publishedUdp !== undefined) Atomics.sub(publishedUdp, table.listenerPort[index]!, 1);
     this.#leaveListener(sid);
     table.close(sid);
   }

@@ -199,9 +199,9 @@ export class StreamListeners {
     this.#configureAccepted(fd, index, listenerFd);
     const ports = ((target << 16) | peerPort) >>> 0;
     const hash = flowHash(ctx.plan.hashKey, guest, 0, words, 4, ports, IPPROTO_TCP);
-    this.#await(fd);
+    if (!ctx.areLanes) this.#await(fd);
     ctx.counters[Counter.sockOpened]!++;
-    const out = ctx.shardLink(ctx.shardOfHash(hash));
+    const out = ctx.streamShard(hash);
     const peerAndTarget = ((peerPort << 16) | target) >>> 0;
     acceptedWrite(out, fd, isV4 ? 4 : 6, peerAndTarget, hash, words, 4, guest, 0);
   }

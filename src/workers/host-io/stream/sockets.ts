@@ -144,9 +144,12 @@ export class StreamSockets implements SocketModule, StreamEnding {
     if (r < 0) this.fail(gid, -r);
   }
 
-  /** The shard has no flow for an accepted connection: RST. @param fd  token of `accepted` */
+  /**
+   * The shard has no flow for an accepted connection: RST.
+   * @param fd  token of `accepted`, which the first lane may have accepted for this one
+   */
   refuse(fd: number): void {
-    if (!this.#listeners.answered(fd)) return;
+    if (!this.#listeners.answered(fd) && !this.#ctx.areLanes) return;
     setLingerZero(fd);
     close(fd);
     this.#ctx.counters[Counter.sockClosed]!++;

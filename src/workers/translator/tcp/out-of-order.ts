@@ -12,7 +12,7 @@
  */
 import { seqDiff, seqGt, seqLeq } from '../../../proto/seq.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
-import { type SlotShares, slotShares } from '../../placement.ts';
+import type { SlotCounts } from '../../placement.ts';
 import type { ShardContext } from '../context.ts';
 
 /** Segments that one shard, and one flow, may keep. */
@@ -23,14 +23,10 @@ const SACK_BLOCKS = 3;
 /** No entry. Zero, so that tables by flow that were never used are all zeros: their memory is not touched. */
 export const NO_ENTRY = 0;
 
-/**
- * Slots of each kind that out-of-order segments may hold in one shard.
- * @param shares  of the pool's slots
- * @param shards  that share the reader's part
- */
-export const outOfOrderLimit = (shares: SlotShares, shards: number): { small: number; large: number } => ({
-  small: Math.floor(shares.readerSmall[1] / 6 / shards),
-  large: Math.floor(shares.readerLarge[1] / 4 / shards),
+/** Slots that out-of-order segments may hold in one shard. @param slots  readerSlotsOfShard() */
+export const outOfOrderLimit = ({ small, large }: SlotCounts): SlotCounts => ({
+  small: Math.floor(small / 6),
+  large: Math.floor(large / 4),
 });
 
 export class OutOfOrderQueues {
@@ -58,10 +54,9 @@ export class OutOfOrderQueues {
   readonly sackLeft = new Uint32Array(SACK_BLOCKS);
   readonly sackRight = new Uint32Array(SACK_BLOCKS);
 
-  /** @param shards  number of shards, which share the pool's slots */
-  constructor(ctx: ShardContext, shards: number) {
-    const { flows, smallSlots, largeSlots } = ctx.plan.pool;
-    const limit = outOfOrderLimit(slotShares(smallSlots, largeSlots, shards), shards);
+  /** @param limit  slots that all queues may hold */
+  constructor(ctx: ShardContext, limit: SlotCounts) {
+    const { flows } = ctx.plan.pool;
     this.#ctx = ctx;
     this.head = new Int32Array(flows);
     this.#tail = new Int32Array(flows);

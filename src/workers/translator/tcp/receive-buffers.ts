@@ -24,6 +24,7 @@
  */
 import { seqDiff, seqGt } from '../../../proto/seq.ts';
 import { Counter } from '../../../ring/counters.ts';
+import type { SlotCounts } from '../../placement.ts';
 import { Notice } from '../../thread/notices.ts';
 import type { ShardContext } from '../context.ts';
 import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
@@ -57,20 +58,10 @@ const LARGE_LEAST_BYTES = 32768;
 export const Admission = { dropped: 0, queued: 1, provisional: 2 } as const;
 export type Admission = (typeof Admission)[keyof typeof Admission];
 
-/** Slots of each kind that the queues of one shard may hold. */
-export interface QueueBudget {
-  readonly small: number;
-  readonly large: number;
-}
-
-/**
- * The budget of one shard.
- * @param readerSmall,readerLarge  slots of the reader
- * @param shards  that share them
- */
-export const queueBudget = (readerSmall: number, readerLarge: number, shards: number): QueueBudget => ({
-  small: Math.floor((readerSmall * 5) / 8 / shards),
-  large: Math.floor(readerLarge / 2 / shards),
+/** Slots that the queues of one shard may hold. @param slots  readerSlotsOfShard() */
+export const queueBudget = ({ small, large }: SlotCounts): SlotCounts => ({
+  small: Math.floor((small * 5) / 8),
+  large: Math.floor(large / 2),
 });
 
 /** The receive buffers of one shard's connections. */
@@ -99,7 +90,7 @@ export class ReceiveBuffers {
   /** When memory was last scarce, and when the present period of scarcity began, monotonic milliseconds. */
   #scarceAt = Number.NEGATIVE_INFINITY;
   #scarceSince = 0;
-  readonly #budget: QueueBudget;
+  readonly #budget: SlotCounts;
   readonly #budgetBytes: number;
   readonly #limitMax: number;
   /** Most bytes that one flow may have queued so that all busy flows together stay within the budget. */
@@ -109,7 +100,7 @@ export class ReceiveBuffers {
   #busyBefore = 0;
   readonly #busyEpoch: Int32Array;
 
-  constructor(ctx: ShardContext, tcb: TcpControlBlocks, budget: QueueBudget) {
+  constructor(ctx: ShardContext, tcb: TcpControlBlocks, budget: SlotCounts) {
     const n = ctx.plan.pool.flows;
     this.#ctx = ctx;
     this.#tcb = tcb;
