@@ -98,6 +98,8 @@ export class DrainingHost {
   readonly #links: readonly RingProducer[];
   readonly #kind: Uint8Array;
   readonly #peeked: Uint32Array;
+  /** Highest offset that was ever peeked: the guest may acknowledge up to there, also after a rewind. */
+  readonly #highest: Uint32Array;
   readonly #consumed: Uint32Array;
   readonly #credit: Uint32Array;
   readonly #limit: Uint32Array;
@@ -124,6 +126,7 @@ export class DrainingHost {
     this.#kind = new Uint8Array(gids);
     this.#refusals = new Uint8Array(gids);
     this.#peeked = new Uint32Array(gids);
+    this.#highest = new Uint32Array(gids);
     this.#consumed = new Uint32Array(gids);
     this.#credit = new Uint32Array(gids);
     this.#limit = new Uint32Array(gids);
@@ -219,9 +222,9 @@ export class DrainingHost {
         if (kind !== Kind.tcp) throw new Error(`credit: flow ${gid} is of kind ${kind}`);
         this.#credit[gid] = creditLimit(w, at);
         const consumed = creditAcked(w, at);
-        if (((consumed - this.#consumed[gid]!) | 0) < 0 || ((consumed - this.#peeked[gid]!) | 0) > 0x10000) {
+        if (((consumed - this.#consumed[gid]!) | 0) < 0 || ((consumed - this.#highest[gid]!) | 0) > 0) {
           throw new Error(
-            `credit: flow ${gid} consumes ${consumed} after ${this.#consumed[gid]}, peeked ${this.#peeked[gid]}`,
+            `credit: flow ${gid} consumes ${consumed} after ${this.#consumed[gid]}, peeked ${this.#highest[gid]}`,
           );
         }
         this.#consumed[gid] = consumed;
@@ -279,6 +282,7 @@ export class DrainingHost {
     this.#kind[gid] = kind;
     this.#refusals[gid] = 0;
     this.#peeked[gid] = 0;
+    this.#highest[gid] = 0;
     this.#consumed[gid] = 0;
     this.#credit[gid] = 0;
     this.#limit[gid] = 536;
@@ -339,8 +343,10 @@ export class DrainingHost {
       this.#limit[gid]!,
       this.#o.prng.chance(0.1) ? 65_535 : this.#o.prng.int(1, 3000),
     );
-    if (this.#pass(gid, n, this.#peeked[gid]!, DataKind.next))
-      this.#peeked[gid] = (this.#peeked[gid]! + n) >>> 0;
+    if (!this.#pass(gid, n, this.#peeked[gid]!, DataKind.next)) return;
+    const peeked = (this.#peeked[gid]! + n) >>> 0;
+    this.#peeked[gid] = peeked;
+    if (((peeked - this.#highest[gid]!) | 0) > 0) this.#highest[gid] = peeked;
   }
 
   #pass(gid: number, bytes: number, offset: number, kind: DataKind): boolean {
