@@ -67,6 +67,10 @@ const LOG_BYTES = 16 * 1024;
 const LOG_WAIT_MS = 60_000;
 /** In this time all threads must be ready, on a loaded machine too. */
 const START_LIMIT_MS = 60_000;
+/** A line that several lanes write is printed once in this time, a little less than Notices has. */
+const REPEAT_MS = 9_000;
+/** Most lines that are remembered for that. */
+const MAX_LINES = 64;
 /** In this time the thread of a lane that opens must be ready. */
 const LANE_LIMIT_MS = 10_000;
 /** After a failed start: how long to wait for the threads to end. */
@@ -211,6 +215,8 @@ class Engine implements EngineHandle {
   readonly #pcapFd: number;
   readonly #logs: LogReader;
   #logLoop: Promise<void> | undefined;
+  /** Lines of the last REPEAT_MS, and when they came. */
+  readonly #lines = new Map<string, number>();
   /** Runs the shards of a pipeline. */
   #pool: ThreadPool | undefined;
   /** By thread. */
@@ -434,7 +440,19 @@ class Engine implements EngineHandle {
   }
 
   #drainLogs(): void {
-    this.#logs.drain((level, text) => this.#options.onLog?.(LOG_LEVELS[level] ?? 'info', text));
+    this.#logs.drain((level, text) => {
+      if (this.#isNew(text)) this.#options.onLog?.(LOG_LEVELS[level] ?? 'info', text);
+    });
+  }
+
+  /** Several lanes may report the same event: whether no line of this text came in the last REPEAT_MS. */
+  #isNew(text: string): boolean {
+    if (this.#plan.threads.kind !== 'lanes') return true;
+    const now = performance.now();
+    for (const [line, ms] of this.#lines) if (now - ms > REPEAT_MS) this.#lines.delete(line);
+    if (this.#lines.has(text)) return false;
+    if (this.#lines.size < MAX_LINES) this.#lines.set(text, now);
+    return true;
   }
 
   begin(): void {
