@@ -12,13 +12,12 @@ const ifreq = new NativeBuffer(40);
 const FLAGS_WORD = 8;
 
 /** @param fd  of the queue @returns 0 or -errno; -EINVAL when it is attached already */
-export function attachQueue(fd: number): number {
-  ifreq.u16[FLAGS_WORD] = IFF_ATTACH_QUEUE;
-  return ioctl(fd, TUNSETQUEUE, ifreq.address);
-}
+export const attachQueue = (fd: number): number => setQueue(fd, IFF_ATTACH_QUEUE);
 
 /** Frames in the queue are lost. @param fd  of the queue @returns 0 or -errno */
-export function detachQueue(fd: number): number {
-  ifreq.u16[FLAGS_WORD] = IFF_DETACH_QUEUE;
+export const detachQueue = (fd: number): number => setQueue(fd, IFF_DETACH_QUEUE);
+
+function setQueue(fd: number, flag: number): number {
+  ifreq.u16[FLAGS_WORD] = flag;
   return ioctl(fd, TUNSETQUEUE, ifreq.address);
 }

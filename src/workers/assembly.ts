@@ -15,7 +15,7 @@ import type { FlowSource } from './flow/flow-report.ts';
 import { HostIo, type HostIoOptions } from './host-io/host-io.ts';
 import { ReaderReturns } from './link/reader-returns.ts';
 import { Owner } from './link/slot-owner.ts';
-import { type SlotShares, slotShares, type ThreadPlan, threadPlan } from './placement.ts';
+import { queueFd, type SlotShares, slotShares, type ThreadPlan, threadPlan } from './placement.ts';
 import { Splice } from './splice/splice.ts';
 import { TapReader, type TapReaderOptions } from './tap/tap-reader.ts';
 import type { Reactor } from './thread/reactor.ts';
@@ -164,10 +164,7 @@ export class Assembly {
   /** Descriptor of a queue of the TAP; -1 without a TAP. */
   #queue(i: number): number {
     const { tap } = this.plan;
-    if (tap === undefined) return -1;
-    const fd = i === 0 ? tap.fd : tap.moreQueues?.[i - 1];
-    if (fd === undefined) throw new Error(`the TAP has no queue ${i}`);
-    return fd;
+    return tap === undefined ? -1 : queueFd(tap, i);
   }
 
   // Object literals without spread: V8 stores their fields, which stages read per packet, in the object
@@ -320,7 +317,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     const reader = assembly.reader(r, { counters, pcap, notices, onFatal });
     stages.push(reader);
     const onFrames = reactor.handler(() => reader.onReadable());
-    reactor.watch(onFrames, r === 0 ? plan.tap.fd : plan.tap.moreQueues![r - 1]!, EPOLLIN | EPOLLET, 0);
+    reactor.watch(onFrames, queueFd(plan.tap, r), EPOLLIN | EPOLLET, 0);
     tapReader = reader;
   }
   for (let s = 0; s < threads.shards; s++) {

@@ -228,9 +228,9 @@ class Engine implements EngineHandle {
   #stopping = false;
   /** Opens lanes and gives them up; only where they are elastic. */
   #lanes: ElasticLanes | undefined;
-  /** Changes of the plan since the start, for lanes that open later, by kind of message. */
-  readonly #changes = new Map<string, ThreadMessage>();
-  #hostChange: HostChange = {};
+  /** Changes of the plan since the start, for lanes that open later; undefined: none. */
+  #resolvers: readonly string[] | undefined;
+  #hostChange: HostChange | undefined;
   /** Lane whose thread is being started; -1: none. */
   #opening = -1;
   /** Ends the wait for that thread. */
@@ -349,7 +349,8 @@ class Engine implements EngineHandle {
       this.#opening = -1;
       this.#abandonOpening = undefined;
     }
-    for (const message of this.#changes.values()) this.#postTo(lane, message);
+    if (this.#resolvers !== undefined) this.#postTo(lane, { kind: 'resolvers', list: this.#resolvers });
+    if (this.#hostChange !== undefined) this.#postTo(lane, { kind: 'host', change: this.#hostChange });
   }
 
   #task(thread: number, port: Port): ThreadTask {
@@ -560,15 +561,14 @@ class Engine implements EngineHandle {
 
   setResolvers(list: readonly string[]): void {
     this.#post({ kind: 'resolvers', list });
-    this.#changes.set('resolvers', { kind: 'resolvers', list });
+    this.#resolvers = list;
   }
 
   hostChanged(change: HostChange): void {
     this.#post({ kind: 'host', change });
     // The index of the interface says that there is none now, where it is absent.
-    const { linkLocalScope: _, ...before } = this.#hostChange;
+    const { linkLocalScope: _, ...before } = this.#hostChange ?? {};
     this.#hostChange = { ...before, ...change };
-    this.#changes.set('host', { kind: 'host', change: this.#hostChange });
   }
 
   watchHangUp(fd: number, onHangUp: () => void): void {

@@ -25,7 +25,7 @@ import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
 import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
-import { isElastic, startedThreads, threadPlan } from './placement.ts';
+import { isElastic, queueFd, startedThreads, threadPlan } from './placement.ts';
 import { PcapWriter } from './tap/pcap.ts';
 import { flowCapabilities, USER_CHANGE } from './thread/capabilities.ts';
 import { LogLevel, LogWriter } from './thread/log-ring.ts';
@@ -267,7 +267,7 @@ class PacketThread {
 
   #setQueue(attached: boolean): void {
     const { thread, plan } = this.#task;
-    const fd = plan.tap!.moreQueues![thread - 1]!;
+    const fd = queueFd(plan.tap!, thread);
     const shard = this.#built.shards[0]!;
     // It may have got buckets, and flows, since it reported that it has none.
     const isEmpty = shard.giveBuckets([], 0) === 0 && shard.flowCount === 0;
@@ -324,11 +324,7 @@ class PacketThread {
       // The front end decides whether a port that cannot be bound ends the engine.
       const { hostIo, order } = this.#built;
       if (this.#task.inSandbox)
-        checked(
-          attachQueue(this.#task.plan.tap!.moreQueues![this.#task.thread - 1]!),
-          'ioctl',
-          'TUNSETQUEUE',
-        );
+        checked(attachQueue(queueFd(this.#task.plan.tap!, this.#task.thread)), 'ioctl', 'TUNSETQUEUE');
       if (hostIo !== null && this.#listens) this.#listen(hostIo, this.#task.plan.listeners);
       this.#task.port.postMessage({
         kind: 'ready',

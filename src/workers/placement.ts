@@ -10,7 +10,7 @@
  * shard, and any shard or host-io stage may hold slots of any reader. Published ports belong to the first
  * host-io stage; it passes accepted connections to all shards.
  */
-import type { PoolPlan, ThreadsPlan } from './engine-plan.ts';
+import type { PoolPlan, TapPlan, ThreadsPlan } from './engine-plan.ts';
 
 export interface ThreadPlan {
   readonly shards: number;
@@ -111,6 +111,13 @@ function linkRings(shards: number, readers: number, hosts: number): { ring: Link
 export interface SlotCounts {
   readonly small: number;
   readonly large: number;
+}
+
+/** Descriptor of the TAP's queue that a lane has. @throws Error when the TAP has too few */
+export function queueFd({ fd, moreQueues = [] }: TapPlan, lane: number): number {
+  const found = lane === 0 ? fd : moreQueues[lane - 1];
+  if (found === undefined) throw new Error(`the TAP has no queue ${lane}`);
+  return found;
 }
 
 /** A range of slot numbers. */

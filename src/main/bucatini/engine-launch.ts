@@ -4,11 +4,11 @@
 import type { EngineHandle } from '../../workers/engine.ts';
 import { DEFAULT_POLICY, type EnginePlan, type ListenerPlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { laneCount, startedThreads } from '../../workers/placement.ts';
+import { startedThreads } from '../../workers/placement.ts';
 import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { parseImpairment } from '../cli/impairment.ts';
-import { DEFAULT_POOL_MIB, poolPlan } from '../cli/pool-plan.ts';
+import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { portCount } from '../host/host-ports.ts';
@@ -16,7 +16,7 @@ import { type Log, makeLog } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
-import { ownThreads, tapQueues, threadsFor } from '../host/threads.ts';
+import { ownThreads, tapQueues, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { holdOutputs } from '../process/output.ts';
 import { findTemplate } from './address-plan.ts';
@@ -55,10 +55,8 @@ function enginePlan(
   sockets?: SharedArrayBuffer,
 ): EnginePlan {
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
-  const threads = threadsFor(chosenThreads(settings), netns.tap.moreQueues);
-  const lanes = laneCount(threads);
   return {
-    threads,
+    ...threadsAndPool(chosenThreads(settings), netns.tap, settings.poolMib),
     addresses: netns.network.addresses,
     policy: {
       ...DEFAULT_POLICY,
@@ -72,7 +70,6 @@ function enginePlan(
       listenerCapacity: portCount(settings.publish) + MAX_ADDED_PORTS,
     }),
     ...(sockets && { splice: { sockets, hostLoToNsLo: false } }),
-    pool: poolPlan(settings.poolMib ?? DEFAULT_POOL_MIB * lanes, lanes),
     tap: netns.tap,
     ...keys,
     ...(settings.pcap !== undefined && { pcapFile: settings.pcap }),

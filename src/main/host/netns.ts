@@ -14,8 +14,6 @@ import { onFirstMessage, postToCreator, startThread, type Thread } from '#runtim
 
 /** The part of a job that all front ends have in common. */
 export interface SocketsInside {
-  /** EnginePlan.changesUser */
-  readonly changesUser?: boolean;
   /** After set-up, stay in the namespace and make sockets there (workers/splice/socket-source.ts). */
   readonly sockets?: SharedArrayBuffer | undefined;
 }
@@ -174,11 +172,10 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
       const { checked } = await import('../../sys/error.ts');
       const { scopeAbstractSockets } = await import('../../sys/landlock.ts');
       const { keepCapabilities } = await import('../../sys/capability.ts');
-      const { USER_CHANGE } = await import('../../workers/thread/capabilities.ts');
       const source = job.sockets && (await import('../../workers/splice/socket-source.ts'));
       for (const step of setUp(job)) {
         if (step.kind === 'configured') {
-          checked(keepCapabilities(job.changesUser ? USER_CHANGE : []), 'capset', 'namespace thread');
+          checked(keepCapabilities([]), 'capset', 'namespace thread');
           scopeAbstractSockets();
         }
         post(step);

@@ -1,7 +1,8 @@
-/** The thread plan that a front end chooses by itself, and the queues that its TAP needs. */
+/** Thread plan and pool of a front end, and the queues that its TAP needs. */
 import { availableParallelism } from 'node:os';
-import type { TapPlan, ThreadsPlan } from '../../workers/engine-plan.ts';
+import type { EnginePlan, TapPlan, ThreadsPlan } from '../../workers/engine-plan.ts';
 import { autoThreads, laneCount, startedThreads } from '../../workers/placement.ts';
+import { DEFAULT_POOL_MIB, poolPlan } from '../cli/pool-plan.ts';
 
 /** The queues of a TAP, one for each lane. */
 export interface TapQueues {
@@ -29,11 +30,19 @@ export const tapQueues = (threads: ThreadsPlan, isOwn: boolean): TapQueues => ({
 });
 
 /**
- * The plan for the TAP that was made.
- * @param moreQueues  TapPlan.moreQueues: with a single queue there can be only one lane
+ * Threads and pool for the TAP that was made: with a single queue, or without a TAP, there is only one lane.
+ * @param poolMib  of all lanes together; absent: DEFAULT_POOL_MIB for each
  */
-export const threadsFor = (threads: ThreadsPlan, moreQueues: readonly number[] | undefined): ThreadsPlan =>
-  threads.kind === 'lanes' && moreQueues === undefined ? { kind: 'fused' } : threads;
+export function threadsAndPool(
+  wanted: ThreadsPlan,
+  tap: TapPlan | undefined,
+  poolMib?: number,
+): Pick<EnginePlan, 'threads' | 'pool'> {
+  const threads: ThreadsPlan =
+    wanted.kind === 'lanes' && tap?.moreQueues === undefined ? { kind: 'fused' } : wanted;
+  const lanes = laneCount(threads);
+  return { threads, pool: poolPlan(poolMib ?? DEFAULT_POOL_MIB * lanes, lanes) };
+}
 
 /** Descriptors of all queues. */
 export const queueFds = ({ fd, moreQueues }: TapPlan): readonly number[] => [fd, ...(moreQueues ?? [])];

@@ -38,8 +38,6 @@ export interface PastaCommandOptions {
   /** No command was given: the shell is started as a login shell, argv[0] with `-` in front. */
   readonly login: boolean;
   readonly env: NodeJS.ProcessEnv;
-  /** Descriptor of the network namespace to enter; absent: the main thread is in it. */
-  readonly namespaceFd?: number;
   readonly pidns: boolean;
   /** At most HOST_NAME_MAX bytes; absent: the host's name stays. */
   readonly hostname?: string;
@@ -81,7 +79,6 @@ export class PastaCommand {
   constructor(options: PastaCommandOptions) {
     const [program = '', ...args] = options.argv;
     const file = executable(program, options.env.PATH);
-    const { namespaceFd } = options;
     const argv = [
       ...['/bin/sh', '-c', 'eval "$PASTA_INIT"', 'pasta'],
       ...withEntriesShellsDrop(options.login ? loginShell(file) : [program, ...args], options.env),
@@ -89,7 +86,6 @@ export class PastaCommand {
     this.#head = startChild({
       ...{ file: '/bin/sh', argv, ignores: ignoredSignals().map((name) => CALLERS_SIGNALS[name]!) },
       endsWithUs: true,
-      networkNamespace: namespaceFd,
       namespaces: CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | (options.pidns ? CLONE_NEWPID : 0),
       mountsProc: options.pidns,
       hostName: options.hostname,

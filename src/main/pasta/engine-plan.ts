@@ -5,10 +5,8 @@ import {
   type ListenerPlan,
   type ServicePolicy,
 } from '../../workers/engine-plan.ts';
-import { laneCount } from '../../workers/placement.ts';
 import { parseImpairment } from '../cli/impairment.ts';
-import { DEFAULT_POOL_MIB, poolPlan } from '../cli/pool-plan.ts';
-import { ownThreads, threadsFor } from '../host/threads.ts';
+import { ownThreads, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import type { PastaConf } from './conf.ts';
 import { MAX_LISTENERS } from './forward-rules.ts';
@@ -34,17 +32,14 @@ export function pastaEnginePlan(
   logLevel: EnginePlan['logLevel'],
 ): EnginePlan {
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
-  // With --splice-only there is no TAP but only loopback ports: one thread is enough.
-  const threads = threadsFor(ownThreads(), made.tap?.moreQueues);
-  const lanes = laneCount(threads);
   return {
-    threads,
+    // With --splice-only there is no TAP but only loopback ports: one thread is enough.
+    ...threadsAndPool(ownThreads(), made.tap),
     addresses: made.network.addresses,
     policy: policyOf(conf, made),
     listeners,
     listenerCapacity: MAX_LISTENING,
     ...(sockets && { splice: { sockets, hostLoToNsLo: conf.hostLoToNsLo } }),
-    pool: poolPlan(DEFAULT_POOL_MIB * lanes, lanes),
     ...(made.tap && { tap: made.tap }),
     ...keys,
     ...(conf.pcap !== undefined && { pcapFile: conf.pcap }),

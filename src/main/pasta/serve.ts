@@ -110,7 +110,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     pidFd: number | undefined,
     sockets: SharedArrayBuffer | undefined,
   ) {
-    const { conf, target, runAs } = start;
+    const { conf, target } = start;
     this.#start = start;
     this.#rules = rules;
     this.#pidFd = pidFd;
@@ -122,7 +122,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.log = start.log.log;
     this.booted = start.booted;
     this.job = {
-      ...{ conf, sockets, changesUser: runAs !== undefined, tapQueues: tapQueues(ownThreads(), true) },
+      ...{ conf, sockets, tapQueues: tapQueues(ownThreads(), true) },
       target: this.#path === undefined ? { kind: 'new' } : { kind: 'path', path: this.#path },
     };
     if (target.kind === 'command') {
@@ -149,7 +149,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
 
   async plan(made: PastaTap, engine: EngineLoaded): Promise<EnginePlan> {
     const { conf } = this.#start;
-    const { sockets, changesUser } = this.job;
+    const { sockets } = this.job;
     for (const line of made.network.warnings) this.log('warning', line);
     // COMMAND's output must not be mixed with ours.
     const level = this.#command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
@@ -167,7 +167,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     if (conf.confPath !== undefined) await this.#listenForControl(conf.confPath, forwarder);
     return {
       ...pastaEnginePlan(conf, made, listeners, sockets, engine.engineKeys(), this.#start.log.upTo),
-      changesUser: changesUser === true,
+      changesUser: this.#start.runAs !== undefined,
     };
   }
 

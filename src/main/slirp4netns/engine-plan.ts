@@ -1,9 +1,7 @@
 /** From options and the TAP to an engine plan. Reads the number of processors, otherwise pure. */
 import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
-import { laneCount } from '../../workers/placement.ts';
 import { parseImpairment } from '../cli/impairment.ts';
-import { DEFAULT_POOL_MIB, poolPlan } from '../cli/pool-plan.ts';
-import { ownThreads, threadsFor } from '../host/threads.ts';
+import { ownThreads, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import type { SlirpTap } from './netns-setup.ts';
 import { gatewayMac, IPV6, networkAddresses } from './network.ts';
@@ -29,10 +27,8 @@ export function slirpEnginePlan(
 ): EnginePlan {
   const { gateway, dns, dhcpBegin, guest } = networkAddresses(conf.network);
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
-  const threads = threadsFor(ownThreads(), made.tap.moreQueues);
-  const lanes = laneCount(threads);
   return {
-    threads,
+    ...threadsAndPool(ownThreads(), made.tap),
     addresses: {
       mtu: conf.mtu,
       mac: gatewayMac(gateway),
@@ -78,7 +74,6 @@ export function slirpEnginePlan(
     },
     listeners: [],
     listenerCapacity,
-    pool: poolPlan(DEFAULT_POOL_MIB * lanes, lanes),
     tap: made.tap,
     ...keys,
     ...(impairment && { impairment }),
