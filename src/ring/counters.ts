@@ -42,6 +42,7 @@ const TABLE = {
   tapCutShort: ['frames', 'Frames lost because no large slot was free for them'],
   handedOver: ['frames', 'Frames read by another lane than that of their flow'],
   handOverFull: ['frames', 'Such frames lost because the other lanes hold too many slots of the reader'],
+  flowsMoved: ['flows', 'TCP connections taken over from another lane'],
   // shard
   framesToGuest: ['frames', 'Frames written to the TAP'],
   bytesToGuest: ['bytes', 'Frame bytes written to the TAP'],

@@ -205,7 +205,7 @@ export function stopRequested(i32: Int32Array, layout: Layout): boolean {
  *   +0   message count, int32         +16  seen, SEEN_WORDS u32
  *   +4   lock of --pcap's file, int32 +72  begun, int32
  *   +8   guest's MAC, 6 bytes         +76  datagram ports, one byte per port
- *                                     then published UDP ports, u16 per port, and the lane of each bucket
+ *                                     then published UDP ports, u16 per port, and the lane of each bucket, u16
  */
 export interface ControlViews {
   /**
@@ -224,7 +224,7 @@ export interface ControlViews {
   /** Indexed by the guest's port: HostContext.publishedUdp. */
   readonly publishedUdp: Uint16Array;
   /** Indexed by bucket: OwnerTables.laneOf. */
-  readonly laneOf: Uint8Array;
+  readonly laneOf: Uint16Array;
 }
 
 const MESSAGE_COUNT_WORDS = 2;
@@ -240,7 +240,7 @@ const PUBLISHED_UDP_AT = DATAGRAM_PORTS_AT + PORTS;
 const LANE_OF_AT = PUBLISHED_UDP_AT + 2 * PORTS;
 /** Buckets into which flows are divided among lanes; a power of two. One more belongs to the first lane. */
 export const BUCKETS = 4096;
-export const CONTROL_BYTES = LANE_OF_AT + BUCKETS + 1;
+export const CONTROL_BYTES = LANE_OF_AT + 2 * (BUCKETS + 1);
 
 /** @param control  a buffer of CONTROL_BYTES */
 export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
@@ -250,5 +250,5 @@ export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
   begun: new Int32Array(control, BEGUN_AT, 1),
   datagramPorts: new Uint8Array(control, DATAGRAM_PORTS_AT, PORTS),
   publishedUdp: new Uint16Array(control, PUBLISHED_UDP_AT, PORTS),
-  laneOf: new Uint8Array(control, LANE_OF_AT, BUCKETS + 1),
+  laneOf: new Uint16Array(control, LANE_OF_AT, BUCKETS + 1),
 });

@@ -12,6 +12,7 @@ import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan, SplicePlan, TapEnginePlan } from './engine-plan.ts';
 import { divideBuckets, FlowOwners, type OwnerTables } from './flow/flow-owner.ts';
 import type { FlowSource } from './flow/flow-report.ts';
+import { FlowMover, type GiveRequest } from './flow-mover.ts';
 import { HostIo, type HostIoOptions } from './host-io/host-io.ts';
 import { ReaderReturns } from './link/reader-returns.ts';
 import { Owner } from './link/slot-owner.ts';
@@ -220,7 +221,7 @@ export class Assembly {
   hostIo(h: number, rest: Omit<HostIoOptions, keyof HostParts | 'plan'>): HostIo {
     const parts = this.hostParts(h);
     const { pool, ownership, smallSlots, largeSlots, toShards, fromShards, acceptedTo, toReaders } = parts;
-    const { counters, seen, loopback, datagramPorts, publishedUdp, watch, notices } = rest;
+    const { counters, seen, loopback, datagramPorts, publishedUdp, watch, unwatch, notices } = rest;
     return new HostIo({
       plan: this.plan,
       pool,
@@ -239,6 +240,7 @@ export class Assembly {
       datagramPorts,
       publishedUdp,
       watch,
+      unwatch,
       notices,
     });
   }
@@ -265,7 +267,7 @@ export class Assembly {
 }
 
 function equalTables(lanes: number): OwnerTables {
-  const laneOf = new Uint8Array(BUCKETS + 1);
+  const laneOf = new Uint16Array(BUCKETS + 1);
   divideBuckets(laneOf, lanes);
   return { laneOf, publishedUdp: new Uint16Array(PORTS) };
 }
@@ -286,6 +288,8 @@ export interface ThreadParts {
   readonly bellFd: number;
   /** As TapReaderOptions.onFatal. */
   onFatal(text: string): void;
+  /** As FlowMoverOptions.onDone. */
+  onGiven(request: GiveRequest, left: number): void;
 }
 
 export interface ThreadStages {
@@ -295,6 +299,8 @@ export interface ThreadStages {
   readonly reader: TapReader | null;
   readonly shards: readonly Shard[];
   readonly hostIo: HostIo | null;
+  /** Of a lane. */
+  readonly mover: FlowMover | null;
   /** The thread's flows, by section number of flow-report.ts. */
   readonly flowSources: ReadonlyMap<number, FlowSource>;
 }
@@ -337,7 +343,8 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     const watch = (fd: number, gid: number, events: number): number =>
       reactor.watch(onSocket, fd, events, gid);
     const shared = { counters, seen, datagramPorts, publishedUdp };
-    const host: HostIo = assembly.hostIo(h, { ...shared, loopback, watch, notices });
+    const unwatch = (fd: number): number => reactor.unwatch(fd);
+    const host: HostIo = assembly.hostIo(h, { ...shared, loopback, watch, unwatch, notices });
     hostIo = host;
     stages.push(host);
     if (loopback !== undefined) {
@@ -347,11 +354,18 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
       });
     }
   }
+  let mover: FlowMover | null = null;
+  if (assembly.owners.areLanes && hostIo !== null) {
+    const { owners } = assembly;
+    const [shard, toShards] = [shards[0]!, tapReader!.toShards];
+    mover = new FlowMover({ lane: thread, shard, hostIo, owners, toShards, onDone: parts.onGiven });
+    stages.push(mover);
+  }
   const order = [...stages];
   // The shard again, after host-io: what sockets received goes to the guest in the same round, not after
   // another read of the TAP.
   if (plan.threads.kind !== 'pipeline' && plan.tap !== undefined) order.push(shards[0]!);
-  return { stages, order, reader: tapReader, shards, hostIo, flowSources };
+  return { stages, order, reader: tapReader, shards, hostIo, mover, flowSources };
 }
 
 function spliceStage(plan: EnginePlan, splice: SplicePlan, parts: ThreadParts): Splice {

@@ -19,6 +19,8 @@ export class ElasticLanes {
   #started: number;
   /** Waits for the report `queue` of a lane. */
   #queueSet: PromiseWithResolvers<number> | undefined;
+  /** Requests to give a part away that are not answered yet. */
+  #sharing = 0;
   #timer: NodeJS.Timeout | undefined;
   #turns: NodeJS.Timeout | undefined;
   #stopped = false;
@@ -35,7 +37,9 @@ export class ElasticLanes {
     if (report.kind === 'queue') this.#queueSet?.resolve(report.errno);
     else if (report.kind === 'load')
       this.#carryOut(this.#growth.onLoad(lane, report.share, report.flows, performance.now()));
-    else if (report.left === 0 && report.flows === 0) void this.#close(lane);
+    else if (!report.all) this.#sharing--;
+    // While another lane gives a part away, this one may get it.
+    else if (report.left === 0 && report.flows === 0 && this.#sharing === 0) void this.#close(lane);
   }
 
   /** For tests: open a lane or give one up each `ms`, whatever the load is. */
@@ -54,10 +58,14 @@ export class ElasticLanes {
     if (decision.kind === 'open') void this.#open(decision.lane);
     else if (decision.kind === 'giveUp') {
       const to = Array.from({ length: decision.lane }, (_, lane) => lane);
-      this.#hooks.post(decision.lane, { kind: 'give', to, share: 1, last: true });
-    } else if (decision.kind === 'spread')
-      this.#hooks.post(decision.lane, { kind: 'give', to: [decision.to], share: 0.5 });
+      this.#give(decision.lane, to, 1);
+    } else if (decision.kind === 'spread') this.#give(decision.lane, [decision.to], 0.5);
     this.#wait();
+  }
+
+  #give(lane: number, to: readonly number[], share: number): void {
+    if (share < 1) this.#sharing++;
+    this.#hooks.post(lane, { kind: 'give', to, share });
   }
 
   /** Loads become stale, and a lane that is given up has to be asked again. */
@@ -87,8 +95,7 @@ export class ElasticLanes {
     if (this.#stopped) return;
     this.#growth.opened(lane, performance.now());
     this.#hooks.tell('debug', `lane ${lane} opened`);
-    for (let from = 0; from < lane; from++)
-      this.#hooks.post(from, { kind: 'give', to: [lane], share: 1 / (lane + 1) });
+    for (let from = 0; from < lane; from++) this.#give(from, [lane], 1 / (lane + 1));
     this.#wait();
   }
 

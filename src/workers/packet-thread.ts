@@ -23,6 +23,7 @@ import { attachQueue, detachQueue } from '../sys/tap-queue.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
+import type { GiveRequest } from './flow-mover.ts';
 import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
 import { isElastic, queueFd, startedThreads, threadPlan } from './placement.ts';
@@ -74,8 +75,8 @@ export type ThreadReport =
   | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] }
   /** Only of elastic lanes: processor time of the thread by time, and the flows that it has. */
   | { readonly kind: 'load'; readonly share: number; readonly flows: number }
-  /** The answer to `give` with `last`: buckets and flows that the lane still has. */
-  | { readonly kind: 'gave'; readonly left: number; readonly flows: number }
+  /** The answer to `give`; `left`: buckets that the lane still has, where all were to go. */
+  | { readonly kind: 'gave'; readonly left: number; readonly flows: number; readonly all: boolean }
   /** The answer to `share`. */
   | { readonly kind: 'shared' }
   /** The answer to `queue`. errno 0: done. */
@@ -110,8 +111,8 @@ export type ThreadMessage =
       readonly name: string;
       readonly task: ThreadTask & { readonly inSandbox: true };
     }
-  /** To a lane: give this share of its buckets to other lanes, as far as they have no flows; `last`: all. */
-  | { readonly kind: 'give'; readonly to: readonly number[]; readonly share: number; readonly last?: true }
+  /** To a lane: give this share of its buckets and of its traffic to other lanes; 1: all. */
+  | ({ readonly kind: 'give' } & GiveRequest)
   /** To a lane: the first one is about to listen on UDP ports that flows of this lane may be bound to. */
   | { readonly kind: 'share'; readonly list: readonly ListenerPlan[] }
   /** To a lane: attach its queue of the TAP, or detach it. */
@@ -148,6 +149,7 @@ class PacketThread {
   readonly #task: ThreadTask;
   readonly #i32: Int32Array;
   readonly #log: LogWriter;
+  readonly #assembly: Assembly;
   readonly #built: ThreadStages;
   readonly #reactor: Reactor;
   readonly #messageCount: Int32Array;
@@ -192,12 +194,13 @@ class PacketThread {
       task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
     });
     const bellOf = (other: number): Doorbell | null => (other === thread ? null : doorbells[other]!);
-    const assembly = new Assembly({ plan, sab, layout, counters, bellOf, ownerTables: control });
+    this.#assembly = new Assembly({ plan, sab, layout, counters, bellOf, ownerTables: control });
     const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
-    this.#built = threadStages(assembly, {
+    this.#built = threadStages(this.#assembly, {
       ...{ thread, reactor: this.#reactor, counters, control, notices },
-      pcap: this.#pcapWriter(assembly.pool, counters, notices),
+      pcap: this.#pcapWriter(this.#assembly.pool, counters, notices),
       bellFd: task.doorbellFds[thread]!,
+      onGiven: (request, left) => this.#onGiven(request, left),
       onFatal: (text) => {
         this.#fatal = text;
       },
@@ -236,7 +239,7 @@ class PacketThread {
         hostIo?.hostChanged(message.change);
       } else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
       else if (message.kind === 'startThread') startPacketThread(message.program, message.name, message.task);
-      else if (message.kind === 'give') this.#give(message.to, message.share, message.last === true);
+      else if (message.kind === 'give') this.#built.mover!.give(message, performance.now());
       else if (message.kind === 'queue') this.#setQueue(message.attached);
       else if (message.kind === 'share') {
         hostIo?.shareWithListeners(message.list);
@@ -253,24 +256,21 @@ class PacketThread {
     const isCalm = share < CALM_SHARE;
     if (isCalm && this.#wasCalm) return;
     this.#wasCalm = isCalm;
-    const flows = this.#built.shards[0]!.flowCount;
+    const flows = this.#built.shards[0]!.flows.count;
     this.#task.port.postMessage({ kind: 'load', share, flows } satisfies ThreadReport);
   }
 
-  #give(to: readonly number[], share: number, isLast: boolean): void {
-    const shard = this.#built.shards[0]!;
-    const left = shard.giveBuckets(to, share);
-    if (!isLast) return;
-    const { flowCount: flows } = shard;
-    this.#task.port.postMessage({ kind: 'gave', left, flows } satisfies ThreadReport);
+  #onGiven(request: GiveRequest, left: number): void {
+    const flows = this.#built.shards[0]!.flows.count;
+    const all = request.share >= 1;
+    this.#task.port.postMessage({ kind: 'gave', left, flows, all } satisfies ThreadReport);
   }
 
   #setQueue(attached: boolean): void {
     const { thread, plan } = this.#task;
     const fd = queueFd(plan.tap!, thread);
-    const shard = this.#built.shards[0]!;
     // It may have got buckets, and flows, since it reported that it has none.
-    const isEmpty = shard.giveBuckets([], 0) === 0 && shard.flowCount === 0;
+    const isEmpty = !this.#assembly.owners.hasAny(thread) && this.#built.shards[0]!.flows.count === 0;
     if (!attached && isEmpty) this.#drainQueue();
     const r = attached ? attachQueue(fd) : isEmpty ? detachQueue(fd) : -Errno.EBUSY;
     this.#task.port.postMessage({ kind: 'queue', errno: -r } satisfies ThreadReport);

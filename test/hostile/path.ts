@@ -191,7 +191,7 @@ export class HostilePath {
   flowsChecked = 0;
   #checks = 0;
   readonly #lanes: readonly Lane[];
-  readonly #laneOf = new Uint8Array(BUCKETS + 1);
+  readonly #laneOf = new Uint16Array(BUCKETS + 1);
   readonly #prng: Prng;
   readonly #oldTable: number;
   readonly #give: number;

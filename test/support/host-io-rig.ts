@@ -7,7 +7,7 @@ import { expect } from 'vitest';
 import { COUNTER_WORDS } from '../../src/ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
-import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epoll.ts';
+import { EpollEvents, epollAdd, epollCreate, epollDel, epollWait } from '../../src/sys/epoll.ts';
 import { close } from '../../src/sys/io.ts';
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
@@ -96,6 +96,7 @@ export class HostIoRig {
       plan,
       counters: this.counters,
       watch: (fd, gid, events) => epollAdd(this.#ep, fd, events, gid, 0),
+      unwatch: (fd) => epollDel(this.#ep, fd),
       notices: new Notices(() => {}),
     });
   }

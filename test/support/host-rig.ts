@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { addressParse } from '../../src/proto/address.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { EPOLLET } from '../../src/sys/constants.ts';
-import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epoll.ts';
+import { EpollEvents, epollAdd, epollCreate, epollDel, epollWait } from '../../src/sys/epoll.ts';
 import { close } from '../../src/sys/io.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Addressing } from '../../src/workers/flow/addressing.ts';
@@ -52,6 +52,7 @@ export class HostRig {
       datagramShard: () => shard.fromHost.producer,
       freeReaderSlots: (a, b) => shard.ctx.freeReaderSlots(a, b),
       watch: (fd, gid, events) => epollAdd(this.#epoll, fd, (events | EPOLLET) >>> 0, gid, 0),
+      unwatch: (fd) => epollDel(this.#epoll, fd),
       markReady: (gid) => {
         if (!this.ready.includes(gid)) this.ready.push(gid);
       },

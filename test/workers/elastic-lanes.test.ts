@@ -5,6 +5,7 @@ import { LaneGrowth } from '../../src/workers/lane-growth.ts';
 import type { ThreadMessage } from '../../src/workers/packet-thread.ts';
 
 const SAMPLE_MS = 200;
+const EMPTY = { kind: 'gave', left: 0, flows: 0, all: true } satisfies LaneReport;
 
 /** Lanes whose threads answer as `answers` says; time is the fake one of vitest. */
 class Rig {
@@ -27,6 +28,7 @@ class Rig {
         this.posted.push([lane, message]);
         if (message.kind === 'queue' && this.errno !== undefined)
           this.lanes.onReport(lane, { kind: 'queue', errno: this.errno });
+        if (message.kind === 'give' && message.share < 1) this.lanes.onReport(lane, { ...EMPTY, all: false });
       },
       tell: (level, text) => void this.said.push(`${level}: ${text}`),
     });
@@ -49,15 +51,12 @@ class Rig {
   /** Messages since the last call, as text; the same one again is left out. */
   taken(): string[] {
     const texts = this.posted.splice(0).map(([lane, message]) => {
-      if (message.kind === 'give')
-        return `${lane} give ${message.share.toFixed(2)} to ${message.to}${message.last ? ' last' : ''}`;
+      if (message.kind === 'give') return `${lane} give ${message.share.toFixed(2)} to ${message.to}`;
       return message.kind === 'queue' ? `${lane} ${message.attached ? 'attach' : 'detach'}` : message.kind;
     });
     return texts.filter((text, i) => text !== texts[i - 1]);
   }
 }
-
-const EMPTY: LaneReport = { kind: 'gave', left: 0, flows: 0 };
 
 describe('ElasticLanes', () => {
   beforeEach(
@@ -97,11 +96,11 @@ describe('ElasticLanes', () => {
     await rig.load(600, 1);
     rig.taken();
     await vi.advanceTimersByTimeAsync(20_000); // sleeping lanes report nothing
-    expect(rig.taken()).toEqual(['1 give 1.00 to 0 last']);
-    await rig.report(1, { kind: 'gave', left: 3, flows: 3 });
+    expect(rig.taken()).toEqual(['1 give 1.00 to 0']);
+    await rig.report(1, { ...EMPTY, left: 3, flows: 3 });
     expect(rig.taken()).toEqual([]);
     await vi.advanceTimersByTimeAsync(9000);
-    expect(rig.taken()).toEqual(['1 give 1.00 to 0 last']);
+    expect(rig.taken()).toEqual(['1 give 1.00 to 0']);
     await rig.report(1, EMPTY);
     expect(rig.taken()).toEqual(['1 detach']);
     expect(rig.said.at(-1)).toBe('debug: lane 1 closed');
@@ -142,11 +141,11 @@ describe('ElasticLanes', () => {
     rig.errno = 16;
     await vi.advanceTimersByTimeAsync(20_000);
     await rig.report(1, EMPTY);
-    expect(rig.taken()).toEqual(['1 give 1.00 to 0 last', '1 detach']);
+    expect(rig.taken()).toEqual(['1 give 1.00 to 0', '1 detach']);
     rig.errno = 0;
     await vi.advanceTimersByTimeAsync(9000);
     await rig.report(1, EMPTY);
-    expect(rig.taken().slice(-2)).toEqual(['1 give 1.00 to 0 last', '1 detach']);
+    expect(rig.taken().slice(-2)).toEqual(['1 give 1.00 to 0', '1 detach']);
     expect(rig.said).toEqual(['debug: lane 1 opened', 'debug: lane 1 closed']);
     rig.lanes.stop();
   });
@@ -218,7 +217,7 @@ describe('ElasticLanes', () => {
     expect(rig.started).toEqual([1, 2]);
     rig.taken();
     await vi.advanceTimersByTimeAsync(100);
-    expect(rig.taken()).toEqual(['2 give 1.00 to 0,1 last']);
+    expect(rig.taken()).toEqual(['2 give 1.00 to 0,1']);
     await rig.report(2, EMPTY);
     expect(rig.taken()).toEqual(['2 detach']);
     await vi.advanceTimersByTimeAsync(100);

@@ -13,11 +13,11 @@ const PIPELINE: ThreadsPlan = { kind: 'pipeline', shards: 3 };
 const lanes = (n: number): ThreadsPlan => ({ kind: 'lanes', lanes: n });
 interface Tables {
   readonly threads: ThreadsPlan;
-  readonly laneOf: Uint8Array;
+  readonly laneOf: Uint16Array;
   readonly publishedUdp: Uint16Array;
 }
 const tables = (threads: ThreadsPlan): Tables => {
-  const laneOf = new Uint8Array(BUCKETS + 1);
+  const laneOf = new Uint16Array(BUCKETS + 1);
   if (threads.kind === 'lanes') divideBuckets(laneOf, threads.lanes);
   return { threads, laneOf, publishedUdp: new Uint16Array(PORTS) };
 };

@@ -53,7 +53,7 @@ function rig(lanes = 2) {
     tap: { fd: tap!, moreQueues, vnetHdrBytes: 0, uso: false },
   };
   const { sab, layout } = engineMemory(plan, { ringDescriptors: 1024, logBytes: 256 });
-  const ownerTables = { laneOf: new Uint8Array(BUCKETS + 1), publishedUdp: new Uint16Array(PORTS) };
+  const ownerTables = { laneOf: new Uint16Array(BUCKETS + 1), publishedUdp: new Uint16Array(PORTS) };
   divideBuckets(ownerTables.laneOf, lanes);
   const assembly = new Assembly({ plan, sab, layout, ownerTables });
   const { owners, pool, shares } = assembly;

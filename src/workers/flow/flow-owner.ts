@@ -8,9 +8,15 @@
  *                     the guest share a socket (udp-endpoints.ts), and a lane has sockets of its own
  *
  * Network cards divide flows among their queues by such an indirection table (receive side scaling). A bucket
- * has one owner. Only that lane may give it away, and only while the bucket has no flows: so no flow ever has
- * two owners. The last bucket is always the first lane's: frames that belong to no flow, and UDP ports that
- * are published, as the first lane has the listeners.
+ * has one owner, and only that lane may give it away: at once while the bucket has no flows, or with its TCP
+ * flows (flow-mover.ts). So no flow ever has two owners:
+ *
+ *   beginMove()   the owner has sent the flows' state to the next lane. It still gets the bucket's frames, and
+ *                 passes them on by the same ring, behind that state
+ *   endMove()     the next lane has the flows, and is the owner from then on
+ *
+ * The last bucket is always the first lane's: frames that belong to no flow, and UDP ports that are published,
+ * as the first lane has the listeners.
  */
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { BUCKETS } from '../../ring/layout.ts';
@@ -26,14 +32,17 @@ const PORT_MULTIPLIER = 0x9e3779b1;
 
 /** Shared memory that says who owns what; both are parts of ControlViews. */
 export interface OwnerTables {
-  /** By bucket: number of the lane. BUCKETS + 1 entries. */
-  readonly laneOf: Uint8Array;
+  /**
+   * By bucket: number of the lane, in the low byte. The high byte is not 0 while the bucket moves: 1 + the next
+   * lane. BUCKETS + 1 entries.
+   */
+  readonly laneOf: Uint16Array;
   /** By port of the guest: how many published UDP ports lead to it. */
   readonly publishedUdp: Uint16Array;
 }
 
 /** Give the lanes equal parts of the buckets, one behind another. */
-export function divideBuckets(laneOf: Uint8Array, lanes: number): void {
+export function divideBuckets(laneOf: Uint16Array, lanes: number): void {
   for (let bucket = 0; bucket < BUCKETS; bucket++) laneOf[bucket] = Math.floor((bucket * lanes) / BUCKETS);
 }
 
@@ -41,7 +50,7 @@ export class FlowOwners {
   readonly shards: number;
   /** There are several lanes. */
   readonly areLanes: boolean;
-  readonly #laneOf: Uint8Array;
+  readonly #laneOf: Uint16Array;
   readonly #publishedUdp: Uint16Array;
   readonly #key: number;
 
@@ -65,7 +74,29 @@ export class FlowOwners {
 
   /** @returns the lane that owns a bucket now */
   laneOf(bucket: number): number {
-    return this.#laneOf[bucket]!;
+    return this.#laneOf[bucket]! & 0xff;
+  }
+
+  /** Whether a lane owns a bucket and is not giving it away. */
+  keeps(lane: number, bucket: number): boolean {
+    return this.#laneOf[bucket] === lane;
+  }
+
+  /** @returns where a lane passes on what it gets of a bucket that it does not keep */
+  nextOf(lane: number, bucket: number): number {
+    const entry = this.#laneOf[bucket]!;
+    const owner = entry & 0xff;
+    return owner === lane && entry !== owner ? (entry >>> 8) - 1 : owner;
+  }
+
+  /** The owner has sent the state of a bucket's flows to another lane. */
+  beginMove(bucket: number, to: number): void {
+    Atomics.store(this.#laneOf, bucket, this.laneOf(bucket) | ((to + 1) << 8));
+  }
+
+  /** The lane that a bucket moves to has its flows. */
+  endMove(bucket: number, to: number): void {
+    Atomics.store(this.#laneOf, bucket, to);
   }
 
   /** @param hash  flowHash() of a TCP or ping flow; 0: the frame belongs to no flow */
@@ -88,19 +119,26 @@ export class FlowOwners {
    * @param to  numbers of the lanes that get them
    * @param inUse  by bucket: not 0: it has flows and stays
    * @param share  of the buckets that the lane owns, 0 to 1
-   * @returns how many the lane still owns, the one of the first lane not counted
+   * @returns how many the lane still keeps, the one of the first lane not counted
    */
   give(from: number, to: readonly number[], inUse: Uint8Array, share: number): number {
     const laneOf = this.#laneOf;
     let owned = 0;
-    for (let bucket = 0; bucket < BUCKETS; bucket++) if (laneOf[bucket] === from) owned++;
+    for (let bucket = 0; bucket < BUCKETS; bucket++) if (this.keeps(from, bucket)) owned++;
     const most = Math.floor(owned * share);
     let given = 0;
     for (let bucket = 0; bucket < BUCKETS && given < most; bucket++) {
-      if (laneOf[bucket] !== from || inUse[bucket] !== 0) continue;
+      if (!this.keeps(from, bucket) || inUse[bucket] !== 0) continue;
       Atomics.store(laneOf, bucket, to[given % to.length]!);
       given++;
     }
     return owned - given;
+  }
+
+  /** Whether a lane owns a bucket, or one moves to it; the one of the first lane not counted. */
+  hasAny(lane: number): boolean {
+    for (let bucket = 0; bucket < BUCKETS; bucket++)
+      if (this.laneOf(bucket) === lane || this.#laneOf[bucket]! >>> 8 === lane + 1) return true;
+    return false;
   }
 }

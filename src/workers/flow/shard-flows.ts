@@ -15,7 +15,8 @@
  * are for TCP and for DNS queries, however fast datagrams come.
  */
 import { Counter } from '../../ring/counters.ts';
-import { type FlowId, FlowTable, NO_FLOW } from './flow-table.ts';
+import type { FlowState } from './flow-state.ts';
+import { ADDR_WORDS, type FlowId, FlowTable, NO_FLOW } from './flow-table.ts';
 import type { FlowTuple } from './flow-tuple.ts';
 
 /**
@@ -97,6 +98,35 @@ export class ShardFlows extends FlowTable {
     if (list === 0 || list >= HALF_OPEN) return;
     this.#unlink(flow);
     this.#append(flow, list + ANSWERED);
+  }
+
+  /** Write key, bytes and age of a flow. */
+  save(flow: number, to: FlowState): void {
+    to.put(this.hash[flow]!);
+    to.put(this.ports[flow]!);
+    for (let i = 0; i < ADDR_WORDS; i++) to.put(this.addr[flow * ADDR_WORDS + i]!);
+    to.putNumber(this.fromGuestBytes[flow]!);
+    to.putNumber(this.toGuestBytes[flow]!);
+    to.putNumber(this.nowMs - this.bornMs[flow]!);
+  }
+
+  /**
+   * Add a flow that save() has written on another thread.
+   * @param tuple  has the flow's IP protocol; its other members are overwritten
+   * @returns the flow's id here, or NO_FLOW (-1)
+   */
+  restore(origin: number, tuple: FlowTuple, from: FlowState): FlowId {
+    tuple.hash = from.take();
+    tuple.ports = from.take();
+    for (let i = 0; i < ADDR_WORDS; i++) tuple.addr[i] = from.take();
+    const flow = this.admit(origin, tuple);
+    const [fromGuest, toGuest, age] = [from.takeNumber(), from.takeNumber(), from.takeNumber()];
+    if (flow < 0) return flow;
+    this.settle(flow);
+    this.fromGuestBytes[flow] = fromGuest;
+    this.toGuestBytes[flow] = toGuest;
+    this.bornMs[flow] = this.nowMs - age;
+    return flow;
   }
 
   /** From now on the flow never gives way. */

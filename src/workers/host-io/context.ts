@@ -60,6 +60,8 @@ export interface HostContext {
    * @returns 0 or -errno
    */
   watch(fd: number, token: number, events: number): number;
+  /** Undo watch(). @returns 0 or -errno */
+  unwatch(fd: number): number;
   /**
    * Put a socket with more to read than the round allowed on the ready list: onReady(token) is called in the
    * next round.

@@ -14,7 +14,7 @@ import { linkFlow, linkOp, linkSlotA, linkSlotB } from '../link/descriptor.ts';
 import type { LoopbackPath } from '../link/loopback.ts';
 import type { ReaderReturns } from '../link/reader-returns.ts';
 import { Owner } from '../link/slot-owner.ts';
-import { acceptedSocket, ToHost } from '../link/to-host.ts';
+import { acceptedSocket, ToHost, takeOverStateAt } from '../link/to-host.ts';
 import { ListenerTable, type ListenFailure, listenerCount } from '../listen/listener-table.ts';
 import { DescriptorShortage } from '../thread/descriptor-shortage.ts';
 import type { Notices } from '../thread/notices.ts';
@@ -49,6 +49,7 @@ export interface HostIoOptions {
   readonly datagramPorts?: Uint8Array | undefined;
   readonly publishedUdp?: Uint16Array | undefined;
   watch(fd: number, gid: number, events: number): number;
+  unwatch(fd: number): number;
   readonly notices: Notices;
 }
 
@@ -114,6 +115,7 @@ export class HostIo implements Stage {
         toReaders.free(slotA, slotB);
       },
       watch: options.watch,
+      unwatch: options.unwatch,
       markReady: (gid) => this.#markReady(gid),
       now: 0,
       notices: options.notices,
@@ -147,6 +149,14 @@ export class HostIo implements Stage {
   /** Ports of these rules are about to be bound by the first lane: DatagramSockets.shareWithListeners(). */
   shareWithListeners(plans: readonly ListenerPlan[]): void {
     this.#datagrams.shareWithListeners(plans);
+  }
+
+  /**
+   * Give the socket of a TCP flow away: StreamSockets.release(). Called right after poll(), so that all commands
+   * about the flow are carried out. Only in a lane, whose shard has the gids from 0 on.
+   */
+  release(flow: number, state: Uint32Array): boolean {
+    return this.#module[flow] === Module.stream && this.#streams.release(flow, state, 0);
   }
 
   /** The host's network has changed. */
@@ -266,6 +276,10 @@ export class HostIo implements Stage {
         case ToHost.adopt:
           this.#module[gid] = Module.stream;
           this.#streams.adopt(gid, acceptedSocket(words, at));
+          break;
+        case ToHost.takeOver:
+          this.#module[gid] = Module.stream;
+          this.#streams.takeOver(gid, words, takeOverStateAt(at));
           break;
         case ToHost.refuse:
           this.#streams.refuse(acceptedSocket(words, at));

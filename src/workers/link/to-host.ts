@@ -13,6 +13,7 @@
  *   finish            flow
  *   close, reset      flow
  *   freeSlots         0          slots
+ *   takeOver          flow       -       HOST_STATE_WORDS words of the socket's state
  *   sendDatagram      flow       slots   offset  bytes  options           gso size   borrowed
  *   sendFromListener  interface  slots   offset  bytes  remote port << 16 listener   remote          local
  *
@@ -22,6 +23,7 @@
  */
 import { addressCopy, addressText } from '../../proto/address.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
+import { HOST_STATE_WORDS } from '../flow/flow-state.ts';
 import type { DescriptorOut } from './words.ts';
 import { clause, endpointText, keyOf, reserveBare, reserveWithSlots, slotsText } from './words.ts';
 
@@ -56,6 +58,8 @@ export const ToHost = {
   sendDatagram: 14,
   /** Send a reply through a published UDP listener. Opens no socket. */
   sendFromListener: 15,
+  /** Take over the socket of a TCP flow that has come from another lane. */
+  takeOver: 16,
 } as const;
 export type ToHost = (typeof ToHost)[keyof typeof ToHost];
 
@@ -354,6 +358,16 @@ export const sendFromListenerPort = (w: Uint32Array, at: number): number => w[at
 export const sendFromListenerRemoteAt = (at: number): number => at + 8;
 /** Index of the address to send from in the ring's words. */
 export const sendFromListenerLocalAt = (at: number): number => at + 12;
+
+/** @param state  the socket's state in its first HOST_STATE_WORDS words (StreamSockets.release()) */
+export function takeOverWrite(out: DescriptorOut, flow: number, state: Uint32Array): void {
+  const at = reserveBare(out, ToHost.takeOver, flow);
+  for (let i = 0; i < HOST_STATE_WORDS; i++) out.words[at + 4 + i] = state[i]!;
+  out.commit();
+}
+
+/** Index of the socket's state in the ring's words. */
+export const takeOverStateAt = (at: number): number => at + 4;
 
 // ------------------------------------------------------------------------------------------------------ text
 

@@ -16,15 +16,19 @@
  *   unsolicited-
  *     Datagram        0          slots   offset  bytes  ports          gso size   peer               guest
  *   icmpError         flow       A       offset  bytes  type, code     info       offender           errno, sequence
+ *   movedFlow         part       -       12 words of the flow's state
+ *   movedBucket       bucket
  *
  *   offload   | 0 ... | reassembled 1 bit | needsCsum 1 bit | 0 | VnetGso type 7 bits |
  *
- * The accessors of words 0 to 5 are in descriptor.ts, except those of `accepted`, which has no payload.
+ * The accessors of words 0 to 5 are in descriptor.ts, except those of `accepted` and `movedFlow`, which have no
+ * payload. movedFlow and movedBucket come from another lane.
  * listenerDatagram has a third address, the guest's, in the first 16 bytes of slot A: they lie in front of
  * the payload, where no header will be written. Stream offsets are as in to-host.ts.
  */
 import { addressCopy, addressRead, addressText, addressWrite, isUnspecified } from '../../proto/address.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
+import { STATE_WORDS } from '../flow/flow-state.ts';
 import type { DescriptorOut } from './words.ts';
 import { clause, endpointText, keyOf, reserveBare, reserveWithSlots } from './words.ts';
 
@@ -55,6 +59,10 @@ export const ToShard = {
   icmpError: 12,
   /** A datagram to a UDP endpoint of the guest from a peer with which the endpoint has no flow. */
   unsolicitedDatagram: 13,
+  /** A part of the state of a TCP flow that moves to this lane (flow/flow-state.ts). */
+  movedFlow: 14,
+  /** All flows of this bucket are here: the lane becomes its owner. */
+  movedBucket: 15,
 } as const;
 export type ToShard = (typeof ToShard)[keyof typeof ToShard];
 
@@ -87,6 +95,42 @@ export const FrameFlag = {
   /** The frame went to another lane's shard, which passed it on. */
   forwarded: 0x800,
 } as const;
+
+// ------------------------------------------------------------------------------------- flows that change lanes
+
+const PART_WORDS = 12;
+/** Descriptors that the state of a flow takes. */
+export const MOVED_PARTS = Math.ceil(STATE_WORDS / PART_WORDS);
+
+/** @param state  STATE_WORDS words */
+export function movedFlowWrite(out: DescriptorOut, state: Uint32Array): void {
+  for (let part = 0; part < MOVED_PARTS; part++) {
+    const at = reserveBare(out, ToShard.movedFlow, part);
+    const from = part * PART_WORDS;
+    for (let i = 0; i < PART_WORDS; i++)
+      out.words[at + 4 + i] = from + i < STATE_WORDS ? state[from + i]! : 0;
+    out.commit();
+  }
+}
+
+/**
+ * Read a part of a flow's state.
+ * @param state  STATE_WORDS words, in which the parts before it were written
+ * @returns whether it was the last part
+ */
+export function movedFlowRead(w: Uint32Array, at: number, state: Uint32Array): boolean {
+  const part = w[at + 1]!;
+  const to = part * PART_WORDS;
+  for (let i = 0; i < PART_WORDS && to + i < STATE_WORDS; i++) state[to + i] = w[at + 4 + i]!;
+  return part === MOVED_PARTS - 1;
+}
+
+export function movedBucketWrite(out: DescriptorOut, bucket: number): void {
+  reserveBare(out, ToShard.movedBucket, bucket);
+  out.commit();
+}
+
+export const movedBucket = (w: Uint32Array, at: number): number => w[at + 1]!;
 
 // ----------------------------------------------------------------------------------------------------- frames
 

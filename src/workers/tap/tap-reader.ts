@@ -69,6 +69,7 @@ import { FRAME_PEER_GONE } from './frame-peer.ts';
 import { Impairment } from './impairment.ts';
 import type { PcapWriter } from './pcap.ts';
 import { Reassembler } from './reassembly.ts';
+import { WaitingFrames } from './waiting-frames.ts';
 
 /**
  * Most frames per round, and bytes after which a round ends: enough to amortise a round, few enough that ACKs
@@ -104,12 +105,16 @@ const EXPIRY_INTERVAL_MS = 1000;
 
 /**
  * Most of its slots that a lane's reader has given to other lanes at a time: those lanes' budgets are for the
- * slots of their own readers, and queues there must not hold up this reader's frames.
+ * slots of their own readers, and queues there must not hold up this reader's frames. Further frames of other
+ * lanes wait in this one, as long as it has plenty of free slots, and no longer than HAND_OVER_WAIT_MS.
  */
 export const foreignLimit = (small: number, large: number): SlotCounts => ({
   small: small >> 3,
   large: large >> 5,
 });
+
+/** When other lanes have given no slot back for so long, the frames that wait for that are dropped. */
+const HAND_OVER_WAIT_MS = 100;
 
 function bitCount(bits: number): number {
   let n = 0;
@@ -169,6 +174,9 @@ export class TapReader implements Stage, LaneReader {
   #foreignSmall = 0;
   #foreignLarge = 0;
   readonly #maxForeign: SlotCounts;
+  readonly #waiting = new WaitingFrames();
+  /** When a frame went on from #waiting, or began to wait in it while it was empty. */
+  #waitingSince = 0;
   /** The frame that was hashed last is a fragment. */
   #fragment = false;
   /** Guest's port of the UDP flow of that frame, -1: it belongs to none. */
@@ -210,7 +218,8 @@ export class TapReader implements Stage, LaneReader {
   }
 
   sleepMs(now: number): number {
-    const expiry = this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
+    let expiry = this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
+    if (this.#waiting.count > 0) expiry = Math.min(expiry, this.#waitingSince + HAND_OVER_WAIT_MS - now);
     if (!this.#dry || !this.#readable || this.#reportedDry) return expiry;
     const waitMs = this.#slotA === NO_SLOT ? DRY_REPORT_MS : SMALL_ONLY_MS;
     return Math.min(expiry, Math.max(1, this.#drySince + waitMs - now));
@@ -220,6 +229,7 @@ export class TapReader implements Stage, LaneReader {
     // Slots that came back do not count as work: they matter only when no slots were free, and then the reads
     // below count.
     this.#takeFreed();
+    if (this.#waiting.count > 0) this.#sendWaiting(now);
     if (now >= this.#nextExpiry) this.#expire(now);
     let frames = 0;
     let bytes = 0;
@@ -467,6 +477,12 @@ export class TapReader implements Stage, LaneReader {
       if (this.#wrongLaneEvery > 0 && ++this.#pushed % this.#wrongLaneEvery === 0)
         owner = (owner + 1) % shards.length;
       if (owner !== reader && !this.#handOver(slotA, slotB)) {
+        if (this.#mayWait()) {
+          ownership.claim(slotA, Owner.reader, Owner.inFlight);
+          ownership.claim(slotB, Owner.reader, Owner.inFlight);
+          frameWrite(this.#waiting, slotA, slotB, frameAt, frameBytes, hash, offload, gsoSize, bucket);
+          return;
+        }
         this.#free(slotA);
         this.#free(slotB);
         return;
@@ -477,11 +493,22 @@ export class TapReader implements Stage, LaneReader {
     frameWrite(shards[owner]!, slotA, slotB, frameAt, frameBytes, hash, offload, gsoSize, bucket);
   }
 
+  /** Links to all shards. */
+  get toShards(): readonly RingProducer[] {
+    return this.#o.toShards;
+  }
+
   /** LaneReader.forward(). */
   forward(slotsOf: number, words: Uint32Array, at: number): boolean {
     const { owners, reader } = this.#o;
-    const owner = owners.laneOf(frameBucket(words, at));
-    if (slotsOf === reader && !this.#handOver(linkSlotA(words, at), linkSlotB(words, at))) return false;
+    const owner = owners.nextOf(reader, frameBucket(words, at));
+    if (slotsOf === reader && !this.#handOver(linkSlotA(words, at), linkSlotB(words, at))) {
+      if (!this.#mayWait()) return false;
+      const to = this.#waiting.reserve();
+      descriptorCopy(words, at, this.#waiting.words, to);
+      this.#waiting.commit();
+      return true;
+    }
     this.forwardMessage(owner, words, at);
     return true;
   }
@@ -502,19 +529,66 @@ export class TapReader implements Stage, LaneReader {
 
   /**
    * A frame goes to another lane.
-   * @returns false: it does not, as the other lanes have too many slots
+   * @returns false: it does not, as others wait or the other lanes have too many slots
    */
   #handOver(slotA: number, slotB: number): boolean {
-    const { counters } = this.#o;
-    counters[Counter.handedOver]!++;
+    this.#o.counters[Counter.handedOver]!++;
+    return this.#waiting.count === 0 && this.#takeRoom(slotA, slotB);
+  }
+
+  /** Count slots as another lane's, if it may have them. */
+  #takeRoom(slotA: number, slotB: number): boolean {
     const { small, large } = this.#maxForeign;
     const needsLarge = slotB !== NO_SLOT || !this.#o.pool.isSmall(slotA);
-    if (this.#foreignSmall < small && (!needsLarge || this.#foreignLarge < large)) {
-      this.#count(slotA, slotB, 1);
+    if (this.#foreignSmall >= small || (needsLarge && this.#foreignLarge >= large)) return false;
+    this.#count(slotA, slotB, 1);
+    return true;
+  }
+
+  /** Whether a frame that could not be handed over waits; else it is lost, and counted here. */
+  #mayWait(): boolean {
+    if (this.#isPlenty() && !this.#waiting.isFull) {
+      if (this.#waiting.count === 0) this.#waitingSince = performance.now();
       return true;
     }
-    counters[Counter.handOverFull]!++;
+    this.#o.counters[Counter.handOverFull]!++;
     return false;
+  }
+
+  /** Half of the reader's slots of both kinds are free: frames that wait hold up no others. */
+  #isPlenty(): boolean {
+    const { smallSlots, largeSlots } = this.#o;
+    return smallSlots.free >= smallSlots.capacity >>> 1 && largeSlots.free >= largeSlots.capacity >>> 1;
+  }
+
+  /** Hand over frames that wait, as far as the other lanes have room now. */
+  #sendWaiting(now: number): void {
+    const { owners, reader, ownership, counters, toShards } = this.#o;
+    const waiting = this.#waiting;
+    while (waiting.count > 0) {
+      const { words, oldest } = waiting;
+      const [slotA, slotB, bucket] = [
+        linkSlotA(words, oldest),
+        linkSlotB(words, oldest),
+        frameBucket(words, oldest),
+      ];
+      const owner = owners.keeps(reader, bucket) ? reader : owners.nextOf(reader, bucket);
+      if (owner === reader || this.#takeRoom(slotA, slotB)) {
+        const out = toShards[owner]!;
+        const to = out.reserve();
+        descriptorCopy(words, oldest, out.words, to);
+        out.commit();
+        this.#waitingSince = now;
+      } else if (now - this.#waitingSince < HAND_OVER_WAIT_MS && this.#isPlenty()) return;
+      else {
+        counters[Counter.handOverFull]!++;
+        ownership.claim(slotA, Owner.inFlight, Owner.reader);
+        ownership.claim(slotB, Owner.inFlight, Owner.reader);
+        this.#free(slotA);
+        this.#free(slotB);
+      }
+      waiting.shift();
+    }
   }
 
   /**

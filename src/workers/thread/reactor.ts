@@ -18,7 +18,7 @@ import { Counter, recordHistogram } from '../../ring/counters.ts';
 import type { Doorbell } from '../../ring/doorbell.ts';
 import { Histogram } from '../../ring/histograms.ts';
 import { EPOLLET, EPOLLIN, EPOLLONESHOT, Errno } from '../../sys/constants.ts';
-import { EpollEvents, epollAdd, epollCreate, epollMod, epollWait } from '../../sys/epoll.ts';
+import { EpollEvents, epollAdd, epollCreate, epollDel, epollMod, epollWait } from '../../sys/epoll.ts';
 import { close, eventfdDrain } from '../../sys/io.ts';
 import type { PrePoll } from './pre-poll.ts';
 import type { Carried, Stage } from './stage.ts';
@@ -108,6 +108,11 @@ export class Reactor {
    */
   watch(handler: number, fd: number, events: number, token: number): number {
     return epollAdd(this.#ep, fd, events, token, handler);
+  }
+
+  /** Undo watch(). Not while events are being handled. @returns 0 or -errno */
+  unwatch(fd: number): number {
+    return epollDel(this.#ep, fd);
   }
 
   /**

@@ -41,6 +41,7 @@ import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { Addressing } from '../flow/addressing.ts';
 import type { FlowOwners } from '../flow/flow-owner.ts';
 import { describeEntry, FlowField, type FlowSource } from '../flow/flow-report.ts';
+import { FlowState } from '../flow/flow-state.ts';
 import { ShardFlows } from '../flow/shard-flows.ts';
 import { TimerWheel } from '../flow/timer-wheel.ts';
 import { linkBytes, linkFlow, linkOp, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
@@ -48,7 +49,7 @@ import type { LaneReader } from '../link/lane-reader.ts';
 import type { ReaderReturns } from '../link/reader-returns.ts';
 import { Owner } from '../link/slot-owner.ts';
 import { StageDrop } from '../link/stage-drop.ts';
-import { freeHostSlotsWrite } from '../link/to-host.ts';
+import { freeHostSlotsWrite, refuseWrite, takeOverWrite } from '../link/to-host.ts';
 import {
   acceptedHash,
   frameBucket,
@@ -56,6 +57,8 @@ import {
   frameHash,
   frameOffload,
   frameSetForwarded,
+  movedBucket,
+  movedFlowRead,
   offloadGsoType,
   offloadIsForwarded,
   offloadIsFragment,
@@ -125,6 +128,8 @@ export class Shard implements Stage, FlowSource {
   readonly #fire: (id: number) => void;
   #nextRa = 0;
   readonly #upper = new Int32Array(IPV6_OUT_WORDS);
+  /** A flow of another lane, of which not all parts may be here yet. */
+  readonly #moved = new FlowState();
   readonly #packet: Packet = {
     slotA: NO_SLOT,
     slotB: NO_SLOT,
@@ -237,9 +242,9 @@ export class Shard implements Stage, FlowSource {
     this.#resolvers.update(list);
   }
 
-  /** Flows of the shard. */
-  get flowCount(): number {
-    return this.#ctx.flows.count;
+  /** The shard's flows; to be read only. */
+  get flows(): ShardFlows {
+    return this.#ctx.flows;
   }
 
   /**
@@ -316,8 +321,9 @@ export class Shard implements Stage, FlowSource {
     const words = ring.words;
     for (let i = 0; i < count; i++) {
       const at = ring.at(i);
-      if (linkOp(words, at) === ToShard.frame) this.#onFrame(words, at);
-      else this.#onAccepted(words, at); // from another lane
+      const op = linkOp(words, at);
+      if (op === ToShard.frame) this.#onFrame(words, at);
+      else this.#onLaneMessage(op, words, at);
     }
     ring.release(count);
     return count;
@@ -353,12 +359,60 @@ export class Shard implements Stage, FlowSource {
     return count;
   }
 
+  /** From another lane, by the ring of its reader. */
+  #onLaneMessage(op: number, words: Uint32Array, at: number): void {
+    if (op === ToShard.accepted) this.#onAccepted(words, at);
+    else if (op === ToShard.movedBucket) this.#o.owners.endMove(movedBucket(words, at), this.#o.shard);
+    else if (movedFlowRead(words, at, this.#moved.words)) this.#moveIn();
+  }
+
+  /** A flow of another lane is complete in #moved. */
+  #moveIn(): void {
+    const { counters, toHost } = this.#o;
+    counters[Counter.flowsMoved]!++;
+    const flow = this.#tcp.moveIn(this.#moved);
+    if (flow >= 0) takeOverWrite(toHost, flow, this.#moved.words);
+    // No room: the socket is reset, and the guest's next segment is answered by RST.
+    else refuseWrite(toHost, this.#moved.words[0]!);
+  }
+
+  /** Whether a flow may move to another lane, as far as the shard knows. */
+  canMove(flow: number): boolean {
+    return this.#ctx.flows.proto[flow] === IpProtocol.tcp && this.#tcp.canMove(flow);
+  }
+
+  /**
+   * Handle what host-io has written, between two rounds: host-io has released sockets, and what it read from
+   * them before belongs to their flows here.
+   */
+  takeReleased(now: number): void {
+    this.#ctx.now = now;
+    this.#ctx.flows.nowMs = now;
+    for (const ring of this.#o.fromHosts) this.#takeMessages(ring);
+  }
+
+  /** Whether moveOut() may be called, after takeReleased(). */
+  mayMoveOut(flow: number): boolean {
+    return this.canMove(flow) && this.#tcp.hasSentAll(flow);
+  }
+
+  /** Take a flow out whose socket host-io has released. @param state  the shard's part is written to it */
+  moveOut(flow: number, state: FlowState): void {
+    this.#tcp.moveOut(flow, state);
+  }
+
+  /** Give a released socket back to host-io. */
+  takeBack(flow: number, state: FlowState): void {
+    takeOverWrite(this.#o.toHost, flow, state.words);
+    this.#o.toHost.flush();
+  }
+
   /** A connection to a published port was accepted; its bucket may have been given away meanwhile. */
   #onAccepted(words: Uint32Array, at: number): void {
     const { reader, owners, shard } = this.#o;
     if (reader !== undefined) {
-      const owner = owners.ofHash(acceptedHash(words, at));
-      if (owner !== shard) return reader.forwardMessage(owner, words, at);
+      const bucket = owners.bucketOfHash(acceptedHash(words, at));
+      if (!owners.keeps(shard, bucket)) return reader.forwardMessage(owners.nextOf(shard, bucket), words, at);
     }
     this.#tcp.onMessage(ToShard.accepted, words, at);
   }
@@ -377,7 +431,7 @@ export class Shard implements Stage, FlowSource {
       const { shard } = this.#o;
       const slotsOf = this.#o.toReaders.readerOf(p.slotA);
       if (slotsOf === shard && offloadIsForwarded(offload)) reader.cameBack(p.slotA, p.slotB);
-      if (this.#o.owners.laneOf(frameBucket(words, at)) !== shard) {
+      if (!this.#o.owners.keeps(shard, frameBucket(words, at))) {
         frameSetForwarded(words, at);
         if (!reader.forward(slotsOf, words, at)) packetFree(this.#ctx, p);
         return;

@@ -35,9 +35,12 @@ import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
 import { seqGeq, seqGt, seqLeq, seqLt } from '../../proto/seq.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from '../../proto/tcp.ts';
 import { Counter } from '../../ring/counters.ts';
-import { FlowState } from '../flow/flow-report.ts';
+import { FlowState as ReportedState } from '../flow/flow-report.ts';
+import type { FlowState } from '../flow/flow-state.ts';
+import type { FlowId } from '../flow/flow-table.ts';
 import { newFlowTuple } from '../flow/flow-tuple.ts';
 import { nextHopMtu, quotedFlow, quotedProtocol, quotedTcpSeq } from '../flow/quoted-flow.ts';
+import { Origin } from '../flow/shard-flows.ts';
 import { linkFlow } from '../link/descriptor.ts';
 import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
 import { readerSlotsOfShard } from '../placement.ts';
@@ -49,7 +52,7 @@ import { MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-bloc
 import { GsoBatch } from './tcp/gso-batch.ts';
 import { TcpHandshake } from './tcp/handshake.ts';
 import { KeepAlive } from './tcp/keep-alive.ts';
-import { OutOfOrderQueues, outOfOrderLimit } from './tcp/out-of-order.ts';
+import { NO_ENTRY, OutOfOrderQueues, outOfOrderLimit } from './tcp/out-of-order.ts';
 import { SegmentOutput } from './tcp/output.ts';
 import { queueBudget, ReceiveBuffers } from './tcp/receive-buffers.ts';
 import { TcpReceiver } from './tcp/receiver.ts';
@@ -61,13 +64,13 @@ import { WaitingAccepts } from './tcp/waiting-accepts.ts';
 import { ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
 /** By TcbState: the state in reports. */
-const REPORTED: readonly FlowState[] = [
-  FlowState.closed,
-  FlowState.connecting,
-  FlowState.synReceived,
-  FlowState.synSent,
-  FlowState.established,
-  FlowState.closed,
+const REPORTED: readonly ReportedState[] = [
+  ReportedState.closed,
+  ReportedState.connecting,
+  ReportedState.synReceived,
+  ReportedState.synSent,
+  ReportedState.established,
+  ReportedState.closed,
 ];
 
 /** MTU that is used when a router gives none (RFC 1191 section 5, its simplest strategy). */
@@ -80,6 +83,9 @@ export class TcpTranslator {
   readonly #timestamps: Timestamps;
   readonly #output: SegmentOutput;
   readonly #pending: UnsentSegments;
+  readonly #buffers: ReceiveBuffers;
+  readonly #outOfOrder: OutOfOrderQueues;
+  readonly #waiting: WaitingAccepts;
   readonly #closing: TcpClosing;
   readonly #keepAlive: KeepAlive;
   readonly #handshake: TcpHandshake;
@@ -89,6 +95,8 @@ export class TcpTranslator {
   readonly #sender: TcpSender;
   /** Key of the flow whose segment an ICMP error quotes. */
   readonly #quoted = newFlowTuple(IpProtocol.tcp);
+  /** Key of a flow from another lane. */
+  readonly #moved = newFlowTuple(IpProtocol.tcp);
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     const { pool, threads } = ctx.plan;
@@ -110,6 +118,9 @@ export class TcpTranslator {
     this.#timestamps = timestamps;
     this.#output = output;
     this.#pending = pending;
+    this.#buffers = buffers;
+    this.#outOfOrder = outOfOrder;
+    this.#waiting = waiting;
     this.#closing = closing;
     this.#keepAlive = keepAlive;
     this.#handshake = new TcpHandshake(ctx, resolvers, parts);
@@ -312,14 +323,56 @@ export class TcpTranslator {
     }
   }
 
+  /** Whether a connection may move to another lane, if host-io has nothing of it to send. */
+  canMove(flow: number): boolean {
+    const tcb = this.#tcb;
+    return (
+      tcb.state[flow] === TcbState.established &&
+      !(tcb.flags[flow]! & (TcbFlag.hostEof | TcbFlag.finProvisional)) &&
+      this.#outOfOrder.head[flow] === NO_ENTRY &&
+      !this.#waiting.has(flow)
+    );
+  }
+
+  /** Whether the host's socket has taken all payload of the guest. */
+  hasSentAll(flow: number): boolean {
+    return this.#buffers.isEmpty(flow);
+  }
+
+  /** Write the state of a connection that canMove() and hasSentAll(), and forget it. */
+  moveOut(flow: number, to: FlowState): void {
+    to.begin();
+    this.#ctx.flows.save(flow, to);
+    this.#tcb.save(flow, to, this.#ctx.now);
+    to.put(this.#timestamps.now(flow));
+    this.#buffers.save(flow, to);
+    this.#closing.forget(flow);
+  }
+
+  /** Take over a connection from another lane. @returns its flow here, or NO_FLOW (-1): the table is full */
+  moveIn(from: FlowState): FlowId {
+    from.begin();
+    const flow = this.#ctx.flows.restore(Origin.tcp, this.#moved, from);
+    if (flow < 0) return flow;
+    this.#tcb.restore(flow, from, this.#ctx.now);
+    this.#timestamps.setClock(flow, from.take());
+    this.#buffers.restore(flow, from);
+    this.#keepAlive.begin(flow);
+    this.#retransmission.arm(flow);
+    // The ACK also teaches the kernel the flow's queue.
+    this.#pending.wantAck(flow);
+    this.#pending.wantCredit(flow);
+    return flow;
+  }
+
   /** The connection's state for reports. */
-  stateOf(flow: number): FlowState {
+  stateOf(flow: number): ReportedState {
     const tcb = this.#tcb;
     const state = tcb.state[flow]!;
     if (state !== TcbState.established) return REPORTED[state]!;
     const flags = tcb.flags[flow]!;
-    if (!(flags & (TcbFlag.guestFin | TcbFlag.finSent))) return FlowState.established;
-    return flags & TcbFlag.guestFin ? FlowState.closeWait : FlowState.finWait;
+    if (!(flags & (TcbFlag.guestFin | TcbFlag.finSent))) return ReportedState.established;
+    return flags & TcbFlag.guestFin ? ReportedState.closeWait : ReportedState.finWait;
   }
 
   /** Payload bytes that the guest has acknowledged, for reports. */

@@ -125,9 +125,12 @@ export class StreamReceiver {
     this.#grown[gid] = 0;
   }
 
-  /** Set SO_PEEK_OFF to 0 on a socket that was not read from yet, where the kernel has the option. */
-  enablePeekOffset(fd: number): void {
-    if (this.#hasPeekOffset && setsockoptInt(fd, SOL_SOCKET, SO_PEEK_OFF, 0) < 0) {
+  /**
+   * Set SO_PEEK_OFF on a socket, where the kernel has the option.
+   * @param offset  0, or how far a socket of another lane was peeked
+   */
+  enablePeekOffset(fd: number, offset = 0): void {
+    if (this.#hasPeekOffset && setsockoptInt(fd, SOL_SOCKET, SO_PEEK_OFF, offset) < 0) {
       this.#hasPeekOffset = false;
       this.#discard = new NativeBuffer(DISCARD_BYTES);
       this.#ctx.notices.tell(
@@ -372,6 +375,29 @@ export class StreamReceiver {
     if (this.#flags[gid]! & StreamFlag.eofSent) return;
     this.#flags[gid]! |= StreamFlag.eofSent;
     eofWrite(this.#ctx.toShard(gid), gid % this.#ctx.flowsPerShard, this.#peeked[gid]!);
+  }
+
+  /** Write a socket's cursors: six words from words[at] on. */
+  save(gid: number, words: Uint32Array, at: number): void {
+    words[at] = this.#consumed[gid]!;
+    words[at + 1] = this.#acked[gid]!;
+    words[at + 2] = this.#peeked[gid]!;
+    words[at + 3] = this.#credit[gid]!;
+    words[at + 4] = this.#readLimit[gid]!;
+    words[at + 5] = this.#grown[gid]!;
+  }
+
+  /** Read what save() has written about a socket of another lane, whose descriptor is set. */
+  restore(gid: number, words: Uint32Array, at: number): void {
+    this.begin(gid);
+    this.#consumed[gid] = words[at]!;
+    this.#acked[gid] = words[at + 1]!;
+    this.#peeked[gid] = words[at + 2]!;
+    this.#credit[gid] = words[at + 3]!;
+    this.#readLimit[gid] = words[at + 4]!;
+    this.#grown[gid] = words[at + 5]!;
+    // It is set already. This finds out whether the kernel has the option.
+    this.enablePeekOffset(this.#fd.get(gid), (this.#peeked[gid]! - this.#consumed[gid]!) >>> 0);
   }
 
   /** Drop from the socket's queue what the guest has acknowledged. */

@@ -76,6 +76,22 @@ export class StreamSender {
     this.#refusals[gid] = 0;
   }
 
+  /** Whether nothing is queued, and the shard knows of all that was. */
+  isIdle(gid: number): boolean {
+    return this.#queues.isEmpty(gid) && !this.#queues.hasFreed(gid) && this.#provisional[gid] === 0;
+  }
+
+  /** How often provisional bytes were refused, modulo 256. */
+  refusals(gid: number): number {
+    return this.#refusals[gid]!;
+  }
+
+  /** A socket of another lane, which isIdle() there. */
+  restore(gid: number, refusals: number): void {
+    this.begin(gid);
+    this.#refusals[gid] = refusals;
+  }
+
   /** The socket is about to be closed: drop what is queued. */
   end(gid: number): void {
     this.#queues.drop(gid);

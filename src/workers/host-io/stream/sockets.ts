@@ -69,6 +69,20 @@ import { type StreamEnding, StreamFlag, StreamTable } from './socket-table.ts';
 
 const STREAM_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
+/** With one of these a socket does not change lanes. */
+const KEPT_BY_LANE =
+  StreamFlag.connecting |
+  StreamFlag.eofSent |
+  StreamFlag.close |
+  StreamFlag.sendFailed |
+  StreamFlag.errorSent |
+  StreamFlag.refused;
+/** Flags that a socket takes along. */
+const MOVES =
+  StreamFlag.blocked | StreamFlag.peerDone | StreamFlag.finish | StreamFlag.finished | StreamFlag.bulk;
+/** In the state of a socket: above the flags. */
+const REFUSALS_SHIFT = 16;
+
 export class StreamSockets implements SocketModule, StreamEnding {
   readonly #ctx: HostContext;
   readonly #table: StreamTable;
@@ -142,6 +156,43 @@ export class StreamSockets implements SocketModule, StreamEnding {
     this.#receiver.enablePeekOffset(fd);
     const r = this.#ctx.watch(fd, gid, STREAM_EVENTS);
     if (r < 0) this.fail(gid, -r);
+  }
+
+  /**
+   * Give a socket away, if it is connected, has nothing to send and its stream has not ended. The shard gets no
+   * further message about it. Cold.
+   * @param words,at  HOST_STATE_WORDS of its state are written from words[at] on, for takeOver()
+   * @returns whether the socket was given away
+   */
+  release(gid: number, words: Uint32Array, at: number): boolean {
+    const { fd: fds, flags } = this.#table;
+    const had = flags[gid]!;
+    if ((had & (StreamFlag.open | KEPT_BY_LANE)) !== StreamFlag.open || !this.#sender.isIdle(gid))
+      return false;
+    const fd = fds.get(gid);
+    if (this.#ctx.unwatch(fd) < 0) return false;
+    words[at] = fd;
+    words[at + 1] = (had & MOVES) | (this.#sender.refusals(gid) << REFUSALS_SHIFT);
+    this.#receiver.save(gid, words, at + 2);
+    fds.clear(gid);
+    flags[gid]! &= StreamFlag.dirty | StreamFlag.waitingForSlots;
+    return true;
+  }
+
+  /** ToHost.takeOver: a socket that another lane has released. */
+  takeOver(gid: number, words: Uint32Array, at: number): void {
+    const fd = words[at]!;
+    const { fd: fds, flags, sendErrno } = this.#table;
+    fds.set(gid, fd);
+    const listed = flags[gid]! & (StreamFlag.dirty | StreamFlag.waitingForSlots);
+    flags[gid] = listed | (words[at + 1]! & MOVES) | StreamFlag.open | StreamFlag.readable;
+    sendErrno[gid] = 0;
+    this.#receiver.restore(gid, words, at + 2);
+    this.#sender.restore(gid, words[at + 1]! >>> REFUSALS_SHIFT);
+    // The first events come at once, if there is something to read or room to write.
+    const r = this.#ctx.watch(fd, gid, STREAM_EVENTS);
+    if (r < 0) this.fail(gid, -r);
+    else this.#receiver.read(gid);
   }
 
   /**

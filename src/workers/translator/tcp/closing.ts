@@ -103,15 +103,21 @@ export class TcpClosing {
   onClosed(flow: number): void {
     const tcb = this.#tcb;
     if (tcb.state[flow] === TcbState.free) return;
-    const ctx = this.#ctx;
     this.#buffers.end(flow);
     this.#outOfOrder.clear(flow);
+    this.#ctx.counters[Counter.tcpClosed]!++;
+    this.forget(flow);
+  }
+
+  /** The flow has ended here, and host-io has nothing of it any more: free its id. */
+  forget(flow: number): void {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     tcb.state[flow] = TcbState.free;
     // A flow may still be in the ACK or credit list: in state `free` the flush skips it.
     tcb.flags[flow]! &= TcbFlag.ackPending | TcbFlag.creditPending;
-    ctx.counters[Counter.tcpClosed]!++;
     ctx.flows.remove(flow);
   }
 }

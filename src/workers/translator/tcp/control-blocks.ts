@@ -10,6 +10,7 @@
 
 import { seqGt } from '../../../proto/seq.ts';
 import { TCP_TIMESTAMPS_BYTES } from '../../../proto/tcp.ts';
+import type { FlowState } from '../../flow/flow-state.ts';
 
 /**
  * Connection states. Half-closed connections are `established` with flags, as the two directions are
@@ -146,6 +147,10 @@ export class TcpControlBlocks {
    * the guest receives frames longer than 64 KiB.
    */
   readonly bigLosses: Uint8Array;
+  /** Added to our timestamp clock: the flow comes from a lane whose clock was ahead. */
+  readonly tsOffset: Uint32Array;
+  /** What moves to another lane as it is. */
+  readonly #moved: readonly (Uint8Array | Uint16Array | Uint32Array)[];
 
   constructor(flows: number) {
     this.state = new Uint8Array(flows);
@@ -180,6 +185,13 @@ export class TcpControlBlocks {
     this.tries = new Uint8Array(flows);
     this.lastSeen = new Float64Array(flows);
     this.bigLosses = new Uint8Array(flows);
+    this.tsOffset = new Uint32Array(flows);
+    this.#moved = [
+      ...[this.iss, this.irs, this.sndUna, this.sndNxt, this.sndMax, this.sndWnd, this.sndWscale],
+      ...[this.sndWl1, this.sndWl2, this.mss, this.rcvNxt, this.rcvAdv, this.refusals, this.tsRecent],
+      ...[this.lastAckSent, this.cwnd, this.ssthresh, this.dupAcks, this.recover, this.rtxNxt],
+      ...[this.eofOffset, this.tries, this.bigLosses],
+    ];
   }
 
   /**
@@ -207,6 +219,34 @@ export class TcpControlBlocks {
     this.bigLosses[flow] = 0;
     this.provisional[flow] = 0;
     this.refusals[flow] = 0;
+    this.tsOffset[flow] = 0;
+  }
+
+  /**
+   * Write the variables of an established connection without provisional bytes. Not written: tsOffset, which
+   * depends on the thread's clock, and what is pending or being measured.
+   */
+  save(flow: number, to: FlowState, now: number): void {
+    to.put(this.flags[flow]! & ~(TcbFlag.ackPending | TcbFlag.creditPending | TcbFlag.timing));
+    for (const variable of this.#moved) to.put(variable[flow]!);
+    to.putNumber(this.srtt[flow]!);
+    to.putNumber(this.rttvar[flow]!);
+    to.putNumber(this.rto[flow]!);
+    to.putNumber(now - this.lastSeen[flow]!);
+  }
+
+  /** Read what save() has written: the connection is established, and all its variables but tsOffset are set. */
+  restore(flow: number, from: FlowState, now: number): void {
+    // A flow id that was freed may still be in the lists of pending ACKs and credits.
+    const listed = this.flags[flow]! & (TcbFlag.ackPending | TcbFlag.creditPending);
+    this.flags[flow] = from.take() | listed;
+    for (const variable of this.#moved) variable[flow] = from.take();
+    this.srtt[flow] = from.takeNumber();
+    this.rttvar[flow] = from.takeNumber();
+    this.rto[flow] = from.takeNumber();
+    this.lastSeen[flow] = now - from.takeNumber();
+    this.provisional[flow] = 0;
+    this.state[flow] = TcbState.established;
   }
 
   /** The acknowledgement number that we send: rcvNxt less the provisional bytes. */

@@ -501,7 +501,7 @@ export class TcpHandshake {
     let optionBytes = tcpSynOptionsWrite(ctx.u8, optionsAt, mss, wscale, sack);
     if (initial || tcb.flags[flow]! & TcbFlag.tsOk) {
       const echo = initial ? 0 : tcb.tsRecent[flow]!;
-      optionBytes += tcpTimestampsWrite(ctx.u8, optionsAt + optionBytes, this.#timestamps.now(), echo);
+      optionBytes += tcpTimestampsWrite(ctx.u8, optionsAt + optionBytes, this.#timestamps.now(flow), echo);
     }
     const iss = tcb.iss[flow]!;
     tcb.sndNxt[flow] = (iss + 1) >>> 0;

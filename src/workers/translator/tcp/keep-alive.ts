@@ -36,7 +36,11 @@ export class KeepAlive {
     const id = flow * TIMER_KINDS + TimerKind.idle;
     // The timer is armed already if an accepted connection waits for this flow (handshake.ts); onTimer() then
     // arms it for keep-alive.
-    if (!this.#ctx.timers.isArmed(id)) this.#ctx.timers.arm(id, this.#ctx.now + KEEPALIVE_IDLE_MS);
+    if (!this.#ctx.timers.isArmed(id)) this.#ctx.timers.arm(id, this.#ctx.now + this.#idleMs(flow));
+  }
+
+  #idleMs(flow: number): number {
+    return this.#tcb.flags[flow]! & TcbFlag.guestFin ? HALF_CLOSED_IDLE_MS : KEEPALIVE_IDLE_MS;
   }
 
   /**
@@ -48,8 +52,8 @@ export class KeepAlive {
     const ctx = this.#ctx;
     const id = flow * TIMER_KINDS + TimerKind.idle;
     const quiet = ctx.now - tcb.lastSeen[flow]!;
-    const halfClosed = (tcb.flags[flow]! & TcbFlag.guestFin) !== 0;
-    const idleMs = halfClosed ? HALF_CLOSED_IDLE_MS : KEEPALIVE_IDLE_MS;
+    const idleMs = this.#idleMs(flow);
+    const halfClosed = idleMs === HALF_CLOSED_IDLE_MS;
     if (quiet < idleMs) return ctx.timers.arm(id, tcb.lastSeen[flow]! + idleMs);
     if (quiet > KEEPALIVE_IDLE_MS + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_MS)
       return this.#closing.abortBoth(flow);

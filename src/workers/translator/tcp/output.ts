@@ -78,7 +78,7 @@ export class SegmentOutput {
     } else window = Math.min(65535, this.#buffers.limit[flow]!);
     tcpWrite(u8, at + ipBytes, ports & 0xffff, ports >>> 16, seq, ack, headerBytes, flags, window);
     if (tsBytes > 0)
-      tcpTimestampsWrite(u8, at + ipBytes + TCP_MIN_BYTES, this.#timestamps.now(), tcb.tsRecent[flow]!);
+      tcpTimestampsWrite(u8, at + ipBytes + TCP_MIN_BYTES, this.#timestamps.now(flow), tcb.tsRecent[flow]!);
     const f = this.#begin(v6 ? 6 : 4, at + ipBytes, headerBytes, payloadBytes);
     f.addresses(ctx.flows.addr, flow * ADDR_WORDS + 4, ctx.flows.addr, flow * ADDR_WORDS);
     f.moreBytes = moreBytes;

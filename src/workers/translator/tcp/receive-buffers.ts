@@ -24,6 +24,7 @@
  */
 import { seqDiff, seqGt } from '../../../proto/seq.ts';
 import { Counter } from '../../../ring/counters.ts';
+import type { FlowState } from '../../flow/flow-state.ts';
 import type { SlotCounts } from '../../placement.ts';
 import { Notice } from '../../thread/notices.ts';
 import type { ShardContext } from '../context.ts';
@@ -128,6 +129,28 @@ export class ReceiveBuffers {
     this.#isLarge[flow] = 0;
     this.#accepted[flow] = 0;
     this.#acceptedAt[flow] = this.#ctx.now;
+  }
+
+  /** Whether host-io has nothing of the flow's payload, as far as the shard knows. */
+  isEmpty(flow: number): boolean {
+    return this.queued[flow] === 0 && this.#held[flow] === 0 && this.#tcb.provisional[flow] === 0;
+  }
+
+  /** Write the receive buffer of a flow, which isEmpty(). */
+  save(flow: number, to: FlowState): void {
+    to.put(this.limit[flow]!);
+    to.put(this.#isLarge[flow]!);
+    to.putNumber(this.#accepted[flow]!);
+    to.putNumber(this.#ctx.now - this.#acceptedAt[flow]!);
+  }
+
+  /** Read what save() has written. */
+  restore(flow: number, from: FlowState): void {
+    this.begin(flow);
+    this.limit[flow] = Math.min(from.take(), this.#limitMax);
+    this.#isLarge[flow] = from.take();
+    this.#accepted[flow] = from.takeNumber();
+    this.#acceptedAt[flow] = this.#ctx.now - from.takeNumber();
   }
 
   /** Slots that host-io holds of this shard's flows: small | large << 16. For tests. */

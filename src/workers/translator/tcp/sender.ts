@@ -131,7 +131,7 @@ export class TcpSender {
       // The echoed timestamp belongs to the segment that this ACK answers, which is a later one than the
       // timed segment if the ACK of that was lost. The smaller value is taken.
       const echoMs =
-        this.#timestamps.tsEcr === 0 ? ms : ((this.#timestamps.now() - this.#timestamps.tsEcr) >>> 0) + 1;
+        this.#timestamps.tsEcr === 0 ? ms : ((this.#timestamps.now(flow) - this.#timestamps.tsEcr) >>> 0) + 1;
       this.#retransmission.onRttSample(flow, ms < echoMs ? ms : echoMs);
     }
     tcb.tries[flow] = 0;

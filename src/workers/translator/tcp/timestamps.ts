@@ -28,9 +28,15 @@ export class Timestamps {
     this.#tcb = tcb;
   }
 
-  /** Our timestamp clock: milliseconds from a random start, as u32. */
-  now(): number {
-    return (Math.floor(this.#ctx.now) + this.#ctx.plan.isnKey[3]) >>> 0;
+  /** A flow's timestamp clock: milliseconds from a random start, as u32. */
+  now(flow: number): number {
+    return (Math.floor(this.#ctx.now) + this.#ctx.plan.isnKey[3] + this.#tcb.tsOffset[flow]!) >>> 0;
+  }
+
+  /** Set a flow's clock. A clock that is set back would make the guest drop our segments (PAWS). */
+  setClock(flow: number, now: number): void {
+    this.#tcb.tsOffset[flow] = 0;
+    this.#tcb.tsOffset[flow] = (now - this.now(flow)) >>> 0;
   }
 
   /**
