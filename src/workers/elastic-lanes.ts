@@ -93,10 +93,10 @@ export class ElasticLanes {
       return;
     }
     if (this.#stopped) return;
-    this.#growth.opened(lane, performance.now());
+    const next = this.#growth.opened(lane, performance.now());
     this.#hooks.tell('debug', `lane ${lane} opened`);
     for (let from = 0; from < lane; from++) this.#give(from, [lane], 1 / (lane + 1));
-    this.#wait();
+    this.#carryOut(next);
   }
 
   async #close(lane: number): Promise<void> {

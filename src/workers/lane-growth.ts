@@ -2,19 +2,17 @@
  * When lanes are added and given up. Pure: times and loads come in, decisions go out; engine.ts carries them
  * out.
  *
- *   a lane is busy for BUSY_MS, has two flows or more,     -> the next lane opens and gets its part of the
- *   and no other lane is calm                                 buckets that have no flows
+ *   lanes are busy for BUSY_MS, one of them has two        -> as many lanes open, one after another; each gets
+ *   flows or more, and no other lane is calm                  its part of the buckets and of the traffic
  *   the same, but another lane is calm                     -> the busy lane gives that lane half of its
- *                                                             buckets that have no flows
- *   one lane less would have carried all for CALM_MS       -> the last lane gives its buckets away; it keeps
- *                                                             the flows that it has. Once it has none, its
- *                                                             queue is detached, and its thread sleeps
+ *                                                             buckets and of its traffic
+ *   one lane less would have carried all for CALM_MS       -> the last lane gives all away (flow-mover.ts). Once
+ *                                                             it has no flows, its queue is detached, and its
+ *                                                             thread sleeps
  *
- * Flows do not move: a lane that opens gets flows that begin after that.
- *
- * No constant load opens and closes a lane in turn: with n lanes the next one opens at a sum of loads of at
- * least BUSY_SHARE + CALM_SHARE * (n - 1), and of n + 1 lanes the last one is given up at CALM_SHARE * n at the
- * most.
+ * No constant load opens and closes lanes in turn: n lanes, b of them busy, become n + b at a sum of loads of at
+ * least BUSY_SHARE * b + CALM_SHARE * (n - b), and of n + b lanes the last one is given up at
+ * CALM_SHARE * (n + b - 1) at the most, which is less for b below 8.
  */
 
 /** Processor time of a lane's thread by time, above which the lane is busy. */
@@ -23,8 +21,8 @@ const BUSY_MS = 400;
 /** A lane with a load up to this is calm. At this mean load of the remaining lanes the last one is given up. */
 const CALM_SHARE = 0.4;
 const CALM_MS = 10_000;
-/** Time between two lanes that open: the first samples of a new lane are not its load. */
-const SETTLE_MS = 1000;
+/** After lanes have opened: the first samples are not what they will carry. */
+const SETTLE_MS = 500;
 /** A load that was not reported for so long is over: a lane that sleeps reports nothing. */
 const STALE_MS = 3000;
 /** How often a lane that is given up is asked whether it has flows: at first, and at most. */
@@ -34,9 +32,9 @@ const ASK_MAX_MS = 60_000;
 export type Decision =
   /** Start or attach lane `lane`. */
   | { readonly kind: 'open'; readonly lane: number }
-  /** Lane `lane` gives all buckets without flows to the lanes before it. */
+  /** Lane `lane` gives all that it has to the lanes before it. */
   | { readonly kind: 'giveUp'; readonly lane: number }
-  /** Lane `lane` gives half of its buckets without flows to lane `to`. */
+  /** Lane `lane` gives half of what it has to lane `to`. */
   | { readonly kind: 'spread'; readonly lane: number; readonly to: number }
   | { readonly kind: 'none' };
 
@@ -44,6 +42,7 @@ const NONE: Decision = { kind: 'none' };
 
 interface Load {
   share: number;
+  flows: number;
   atMs: number;
   /** Busy since then; Infinity: it is not. */
   busySinceMs: number;
@@ -56,6 +55,8 @@ export class LaneGrowth {
   readonly #least: number;
   readonly #loads: Load[] = [];
   #active: number;
+  /** So many lanes are to be active once the one that opens is. */
+  #wanted = 0;
   /** A lane is being opened. */
   #opening = false;
   #settledMs = Number.NEGATIVE_INFINITY;
@@ -94,8 +95,8 @@ export class LaneGrowth {
     const before = this.#isFresh(lane, nowMs) ? this.#loads[lane]!.busySinceMs : Number.POSITIVE_INFINITY;
     const isBusy = share >= this.#busyShare;
     const busySinceMs = isBusy ? Math.min(before, nowMs) : Number.POSITIVE_INFINITY;
-    this.#loads[lane] = { share, atMs: nowMs, busySinceMs };
-    if (isBusy && flows >= 2 && nowMs - busySinceMs >= BUSY_MS) return this.#more(lane, nowMs);
+    this.#loads[lane] = { share, flows, atMs: nowMs, busySinceMs };
+    if (flows >= 2 && this.#isBusy(lane, nowMs)) return this.#more(lane, nowMs);
     return this.#less(nowMs);
   }
 
@@ -127,8 +128,20 @@ export class LaneGrowth {
       return { kind: 'spread', lane: busy, to };
     }
     if (this.#active >= this.#most) return NONE;
+    let busyLanes = 0;
+    let flows = 0;
+    for (let lane = 0; lane < this.#active; lane++) {
+      if (this.#isBusy(lane, nowMs)) busyLanes++;
+      flows += this.#loads[lane]?.flows ?? 0;
+    }
+    this.#wanted = Math.min(this.#most, this.#active + busyLanes, Math.max(flows, this.#active + 1));
     this.#opening = true;
     return { kind: 'open', lane: this.#active };
+  }
+
+  /** Whether a lane has been busy for BUSY_MS. */
+  #isBusy(lane: number, nowMs: number): boolean {
+    return this.#isFresh(lane, nowMs) && nowMs - this.#loads[lane]!.busySinceMs >= BUSY_MS;
   }
 
   #isFresh(lane: number, nowMs: number): boolean {
@@ -141,11 +154,13 @@ export class LaneGrowth {
     return this.#isFresh(lane, nowMs) ? this.#loads[lane]!.share : 0;
   }
 
-  /** The lane of the last `open` works. */
-  opened(lane: number, nowMs: number): void {
+  /** The lane of the last `open` works. @returns `open` for the next one, if more than one is needed */
+  opened(lane: number, nowMs: number): Decision {
     this.#active = lane + 1;
+    if (this.#active < this.#wanted) return { kind: 'open', lane: this.#active };
     this.#opening = false;
     this.#settledMs = nowMs;
+    return NONE;
   }
 
   /** For tests: open the next lane; where all are open, give up the last one; open it again. */

@@ -74,7 +74,7 @@ describe('ElasticLanes', () => {
     await rig.load(600, 1);
     expect(rig.started).toEqual([1]);
     expect(rig.taken()).toEqual(['0 give 0.50 to 1']);
-    await rig.load(1600, 1, 1);
+    await rig.load(800, 1, 1);
     expect(rig.started).toEqual([1, 2]);
     expect(rig.taken()).toEqual(['0 give 0.33 to 2', '1 give 0.33 to 2']);
     expect(rig.said).toEqual(['debug: lane 1 opened', 'debug: lane 2 opened']);

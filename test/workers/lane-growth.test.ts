@@ -34,7 +34,7 @@ class Engine {
     if (decision.kind === 'none') return;
     const { kind, lane } = decision;
     this.happened.push(kind === 'spread' ? `spread ${lane} ${decision.to}` : `${kind} ${lane}`);
-    if (kind === 'open') this.growth.opened(lane, this.nowMs);
+    if (kind === 'open') this.take(this.growth.opened(lane, this.nowMs), loads);
     else if (kind === 'giveUp' && (loads[lane]?.[1] ?? 0) === 0 && this.growth.beginClose(lane))
       this.growth.closed(this.nowMs);
   }
@@ -42,6 +42,7 @@ class Engine {
 
 const BUSY = [0.9, 2] as const;
 const CALM = [0.01, 0] as const;
+const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
 describe('LaneGrowth: opens', () => {
   it('a lane that is busy for 400 ms with two flows: the next one', () => {
@@ -71,15 +72,30 @@ describe('LaneGrowth: opens', () => {
     expect(growth.onLoad(0, 1, 9, 60_400)).toEqual({ kind: 'open', lane: 1 });
   });
 
-  it('not while another one opens, nor within a second after that', () => {
+  it('not while another one opens, nor within half a second after that', () => {
     const growth = new LaneGrowth(1, 3);
     const busy = (nowMs: number): Decision[] => [0, 1].map((lane) => growth.onLoad(lane, 1, 9, nowMs));
     busy(0);
     expect(growth.onLoad(0, 1, 9, 400)).toEqual({ kind: 'open', lane: 1 });
     for (let ms = 600; ms < 5000; ms += SAMPLE_MS) expect(busy(ms)).toEqual([NONE, NONE]);
     growth.opened(1, 5000);
-    for (let ms = 5000; ms < 6000; ms += SAMPLE_MS) expect(busy(ms)).toEqual([NONE, NONE]);
-    expect(busy(6000)).toEqual([{ kind: 'open', lane: 2 }, NONE]);
+    for (let ms = 5000; ms < 5500; ms += SAMPLE_MS) expect(busy(ms)).toEqual([NONE, NONE]);
+    expect(busy(5600)).toEqual([{ kind: 'open', lane: 2 }, NONE]);
+  });
+
+  it('as many as are busy, one after another', () => {
+    const all = Array.from({ length: 8 }, () => [0.9, 8] as const);
+    const engine = new Engine(1, 8);
+    const times: number[] = [];
+    for (const { growth } = engine; growth.active < 8; times[growth.active] ??= engine.nowMs)
+      engine.run(SAMPLE_MS, all);
+    expect(engine.happened).toEqual(range(1, 8).map((lane) => `open ${lane}`));
+    expect([2, 4, 8].map((lanes) => times[lanes])).toEqual([600, 1200, 1800]);
+  });
+
+  it('not more than there are flows', () => {
+    const engine = new Engine(2, 8).run(600, [BUSY, [0.9, 1]]);
+    expect(engine.happened).toEqual(['open 2']);
   });
 
   it('at the most as many as are allowed', () => {
@@ -88,12 +104,12 @@ describe('LaneGrowth: opens', () => {
     expect(new Engine(2, 2).run(30_000, [BUSY, BUSY]).happened).toEqual([]);
   });
 
-  it('not while another lane is calm: that one gets buckets, once a second', () => {
+  it('not while another lane is calm: that one gets buckets, each half a second', () => {
     const engine = new Engine(1, 8).run(600, [BUSY]).run(2800, [BUSY, [0.4, 3]]);
-    expect(engine.happened).toEqual(['open 1', 'spread 0 1', 'spread 0 1']);
+    expect(engine.happened).toEqual(['open 1', ...range(0, 4).map(() => 'spread 0 1')]);
     const less = [0.41, 3] as const;
     engine.run(200, [[0.5, 2], less]).run(1000, [BUSY, less]);
-    expect(engine.happened.slice(3)).toEqual(['open 2']);
+    expect(engine.happened.slice(5)).toEqual(['open 2']);
   });
 
   it('the calmest lane gets the buckets; one that sleeps and reports nothing is calm', () => {
@@ -200,7 +216,7 @@ describe('LaneGrowth: gives up', () => {
     expect(growth.nextTurn()).toEqual(NONE);
     growth.closed(engine.nowMs);
     expect(growth.active).toBe(1);
-    engine.run(1400, [BUSY]);
+    engine.run(800, [BUSY]);
     expect(engine.happened).toEqual(['open 1']);
   });
 
