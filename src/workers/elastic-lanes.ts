@@ -1,4 +1,7 @@
-/** Opens lanes of a running engine and gives them up, as LaneGrowth decides. Runs on the main thread. */
+/**
+ * Has lanes of a running engine share their load, opens further ones and gives them up, as LaneGrowth decides.
+ * Runs on the main thread.
+ */
 import type { Decision, LaneGrowth } from './lane-growth.ts';
 import type { ThreadMessage, ThreadReport } from './packet-thread.ts';
 

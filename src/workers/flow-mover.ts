@@ -88,7 +88,7 @@ export class FlowMover implements Stage {
   readonly name = 'flow-mover';
   readonly #o: FlowMoverOptions;
   readonly #requests: GiveRequest[] = [];
-  /** By flow: bytes at the beginning of the measurement. */
+  /** By flow: bytes at the beginning of the last measurement, if it was there. Empty before the first one. */
   #before = new Float64Array(0);
   /** The first request's buckets that are still to move, and to which lane; null: traffic is being measured. */
   #moving: Map<number, number> | null = null;
@@ -115,7 +115,7 @@ export class FlowMover implements Stage {
     if (share >= 1 || shard.flows.count === 0) return;
     this.#nextMs = now + SAMPLE_MS;
     const { flows } = shard;
-    this.#before = new Float64Array(flows.maxFlows);
+    if (this.#before.length === 0) this.#before = new Float64Array(flows.maxFlows);
     for (let flow = 0; flow < flows.maxFlows; flow++)
       if (flows.isLive(flow)) this.#before[flow] = flows.fromGuestBytes[flow]! + flows.toGuestBytes[flow]!;
   }
@@ -135,7 +135,6 @@ export class FlowMover implements Stage {
   #finish(now: number): void {
     const request = this.#requests.shift()!;
     this.#nextMs = Number.POSITIVE_INFINITY;
-    this.#before = new Float64Array(0);
     const { shard, onDone } = this.#o;
     // Buckets have become free of flows meanwhile.
     onDone(request, request.share < 1 ? 0 : shard.giveBuckets(request.to, request.share));
@@ -171,7 +170,7 @@ export class FlowMover implements Stage {
     return new Map(chosen.map(({ bucket }, i) => [bucket, to[i % to.length]!]));
   }
 
-  /** Bytes of a flow since the measurement began; 0 where nothing is measured. */
+  /** Bytes of a flow since the measurement began, at the least; 0 where nothing was measured. */
   #trafficOf(flow: number): number {
     const { flows } = this.#o.shard;
     const bytes = flows.fromGuestBytes[flow]! + flows.toGuestBytes[flow]!;

@@ -248,7 +248,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: 'threads',
     value: 'auto|fused|pipeline[=N]|lanes=N|lanes=MIN-MAX',
     group: 'Engine',
-    help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O. lanes: N threads (1 to ${MAX_LANES}), each with a queue of the TAP, its own shard and its own host sockets. lanes=MIN-MAX: MIN lanes, and up to MAX while there is work for them; new connections go to the new lanes.`,
+    help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O. lanes: N threads (1 to ${MAX_LANES}), each with a queue of the TAP, its own shard and its own host sockets. lanes=MIN-MAX: MIN lanes, and up to MAX while there is work for them; TCP connections move to the lanes that open.`,
     default: 'auto: fused with one or two processors, else lanes=1-N, with N processors but at most 8',
     commands: ENGINE,
     set: parsed('threads', parseThreads),
