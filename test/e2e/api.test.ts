@@ -225,9 +225,11 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
         expect(told.huge).toEqual([JSON.stringify(refused('too large message'))]);
         expect(told.flows).toBeGreaterThan(10);
       }
-      // Thousands of clients connect in a round, and send gigabytes. Heaps grow by some MiB each round, until
-      // a full collection.
-      expect(third.leastKib - second.leastKib).toBeLessThan(48 * 1024);
+      const grownKib = third.leastKib - second.leastKib;
+      console.log(`${plan}: ${third.told.clients} clients of the API, ${grownKib} KiB more`);
+      // Heaps grow by up to 20 MiB until a full collection. 3000 and more clients that leave a socket each are
+      // beyond this bound.
+      expect(grownKib).toBeLessThan(32 * 1024);
     }, 120_000);
 
     it('the engine ends: its API socket is removed', async () => {
