@@ -369,6 +369,41 @@ describe('stream sockets', () => {
     expect(rig.texts()).toEqual(['opened flow 3', `error flow 3, errno ${Errno.ECONNRESET}`]);
   });
 
+  it('guest bytes and a reset in one round: the peer gets the bytes, then RST', async () => {
+    const peer = await connected();
+    let got = '';
+    let outcome = '';
+    peer.on('data', (bytes: Buffer) => {
+      got += bytes.toString();
+    });
+    peer.on('error', (e: NodeJS.ErrnoException) => {
+      outcome = e.code ?? e.message;
+    });
+    rig.send(3, Buffer.from('last '));
+    rig.send(3, Buffer.from('words'));
+    rig.command((out) => resetWrite(out, 3));
+    peer.resume();
+    await rig.until(() => outcome !== '' && rig.of(ToShard.closed).length > 0);
+    expect({ got, outcome, slotsOut: rig.slotsOut }).toEqual({
+      ...{ got: 'last words', outcome: 'ECONNRESET', slotsOut: 0 },
+    });
+    expect(rig.texts().at(-1)).toBe('closed flow 3');
+    expect(rig.of(ToShard.closed)).toHaveLength(1);
+  });
+
+  it('the peer has reset, guest bytes and a reset in one round: closed is the last message, and sent once', async () => {
+    const peer = await connected();
+    peer.resetAndDestroy();
+    await once(peer, 'close');
+    rig.send(3, Buffer.from('late'));
+    rig.command((out) => resetWrite(out, 3));
+    await rig.until(() => rig.of(ToShard.closed).length > 0);
+    await rig.run();
+    expect(rig.texts().at(-1)).toBe('closed flow 3');
+    expect(rig.of(ToShard.closed)).toHaveLength(1);
+    expect(rig.slotsOut).toBe(0);
+  });
+
   it('send buffer full: close: closed only when the peer has all bytes and FIN', async () => {
     const peer = await connected();
     let total = 0;

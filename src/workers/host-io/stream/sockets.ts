@@ -143,6 +143,9 @@ export class StreamSockets implements SocketModule, StreamEnding {
         return this.#sender.markDirty(gid);
       case ToHost.reset:
         // After a failed connect() `closed` was sent already; the shard's reset crossed it on the way.
+        if (!(flags[gid]! & StreamFlag.open)) return;
+        // Bytes and RST in one round: a peer without an engine in between would get these bytes, too.
+        this.#sender.sendNow(gid, this.#ctx.now);
         if (flags[gid]! & StreamFlag.open) this.closeNow(gid, true);
         return;
     }
