@@ -31,6 +31,8 @@ import type { Shard } from './translator/shard.ts';
 const SAMPLE_MS = 50;
 const RETRY_MS = 500;
 const RETRY_EVERY_MS = 5;
+/** So many flows lengthen the time between two attempts by a millisecond. */
+const FLOWS_PER_MS = 1000;
 /** Most flows that move at a request, so that the thread does not stand still for long. */
 const MAX_FLOWS = 512;
 
@@ -127,7 +129,8 @@ export class FlowMover implements Stage {
       this.#endMs = now + RETRY_MS;
     }
     this.#move(this.#moving, now);
-    this.#nextMs = now + RETRY_EVERY_MS;
+    // Each attempt looks at all flows.
+    this.#nextMs = now + Math.max(RETRY_EVERY_MS, this.#o.shard.flows.count / FLOWS_PER_MS);
     if (this.#moving.size === 0 || now >= this.#endMs) this.#finish(now);
     return 1;
   }
