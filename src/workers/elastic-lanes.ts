@@ -92,7 +92,7 @@ export class ElasticLanes {
       if (this.#stopped) return;
       this.#growth.openFailed();
       const why = cause instanceof Error ? cause.message : String(cause);
-      this.#hooks.tell('warning', `lane ${lane} cannot be opened, so there are ${lane}: ${why}`);
+      this.#hooks.tell('warning', `lane ${lane} cannot be opened, the number of lanes stays ${lane}: ${why}`);
       return;
     }
     if (this.#stopped) return;
