@@ -1,0 +1,105 @@
+// @vitest: beside
+/**
+ * TCP flows that move to another lane: states that arrive from two lanes at a time, a table that is full, and
+ * what comes between two steps of a move.
+ */
+import { afterEach, describe, expect, it } from 'vitest';
+import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
+import { BUCKETS, PORTS } from '../../src/ring/layout.ts';
+import { close } from '../../src/sys/io.ts';
+import { Assembly } from '../../src/workers/assembly.ts';
+import { engineMemory } from '../../src/workers/engine-memory.ts';
+import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
+import { divideBuckets } from '../../src/workers/flow/flow-owner.ts';
+import { FlowState } from '../../src/workers/flow/flow-state.ts';
+import { movedFlowWrite } from '../../src/workers/link/to-shard.ts';
+import { Notices } from '../../src/workers/thread/notices.ts';
+import { tapPair } from '../hostile/path.ts';
+import { addressWords } from '../support/packets.ts';
+import { TEST_PLAN } from '../support/shard-rig.ts';
+
+const LANES = 3;
+const MSS = 1460;
+/** Words of a flow's state behind its key: bytes each way and age, then control block and receive buffer. */
+const NUMBERS = 6;
+const VARIABLES_BEFORE_MSS = 10;
+
+let fds: number[] = [];
+afterEach(() => {
+  for (const fd of fds) close(fd);
+  fds = [];
+});
+
+/** Lanes of which the test plays all but the last one's shard. */
+function rig(flows = 64) {
+  const pairs = Array.from({ length: LANES }, tapPair);
+  fds = pairs.flat();
+  const [tap, ...moreQueues] = pairs.map(([engine]) => engine);
+  const plan: TapEnginePlan = {
+    ...TEST_PLAN,
+    threads: { kind: 'lanes', lanes: LANES },
+    pool: { smallSlots: 1024 * LANES, largeSlots: 256 * LANES, flows },
+    tap: { fd: tap!, moreQueues, vnetHdrBytes: 12, uso: false },
+  };
+  const { sab, layout } = engineMemory(plan, { ringDescriptors: 1024, logBytes: 256 });
+  const ownerTables = { laneOf: new Uint16Array(BUCKETS + 1), publishedUdp: new Uint16Array(PORTS) };
+  divideBuckets(ownerTables.laneOf, LANES);
+  const assembly = new Assembly({ plan, sab, layout, ownerTables });
+  const counters = new Float64Array(COUNTER_WORDS);
+  const last = LANES - 1;
+  const shard = assembly.shard(last, {
+    counters,
+    guestMac: new Uint8Array(6),
+    notices: new Notices(() => {}),
+    reader: undefined,
+    seen: undefined,
+    pcap: undefined,
+  });
+  const from = [0, 1].map((lane) => assembly.readerParts(lane).toShards[last]!);
+  return { shard, from, counters, owners: assembly.owners, host: assembly.hostParts(last) };
+}
+
+/** The state of a connection from a port of the guest. @param fd  its socket */
+function stateOf(port: number, fd: number): FlowState {
+  const state = new FlowState();
+  state.begin();
+  state.words[0] = fd;
+  state.put(port * 0x10001);
+  state.put((port << 16) >>> 0);
+  for (const word of [...addressWords('10.0.2.15'), ...addressWords('198.51.100.7')]) state.put(word);
+  for (let i = 0; i < NUMBERS + VARIABLES_BEFORE_MSS; i++) state.put(0);
+  state.put(MSS);
+  return state;
+}
+
+describe('the state of a flow', () => {
+  it.each([1, 3, 5])('whose parts come before and behind those of another lane (%i before)', (before) => {
+    const { shard, from, counters } = rig();
+    const [first, second] = from as [(typeof from)[0], (typeof from)[0]];
+    // The parts of the first one, one by one: flushed where the round of the shard ends.
+    const parts: (readonly number[])[] = [];
+    const words = new Uint32Array(16);
+    movedFlowWrite(
+      { words, reserve: () => 0, commit: () => void parts.push([...words]) } as never,
+      stateOf(1001, 91).words,
+    );
+    const pass = (list: typeof parts): void => {
+      for (const part of list) {
+        const at = first.reserve();
+        first.words.set(part, at);
+        first.commit();
+      }
+      first.flush();
+    };
+    pass(parts.slice(0, before));
+    shard.poll(1);
+    movedFlowWrite(second, stateOf(1002, 92).words);
+    second.flush();
+    shard.poll(2);
+    pass(parts.slice(before));
+    shard.poll(3);
+    expect(counters[Counter.flowsMoved]).toBe(2);
+    const ports = Array.from(shard.flows.ports).filter((_, flow) => shard.flows.isLive(flow));
+    expect(ports.map((word) => word >>> 16).sort()).toEqual([1001, 1002]);
+  });
+});
