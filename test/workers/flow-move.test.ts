@@ -12,7 +12,9 @@ import { engineMemory } from '../../src/workers/engine-memory.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { divideBuckets } from '../../src/workers/flow/flow-owner.ts';
 import { FlowState } from '../../src/workers/flow/flow-state.ts';
-import { movedFlowWrite } from '../../src/workers/link/to-shard.ts';
+import { FlowMover } from '../../src/workers/flow-mover.ts';
+import type { HostIo } from '../../src/workers/host-io/host-io.ts';
+import { acceptedWrite, movedFlowWrite } from '../../src/workers/link/to-shard.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
 import { tapPair } from '../hostile/path.ts';
 import { addressWords } from '../support/packets.ts';
@@ -56,15 +58,38 @@ function rig(flows = 64) {
     pcap: undefined,
   });
   const from = [0, 1].map((lane) => assembly.readerParts(lane).toShards[last]!);
-  return { shard, from, counters, owners: assembly.owners, host: assembly.hostParts(last) };
+  const { toShards } = assembly.readerParts(last);
+  const host = assembly.hostParts(last);
+  const accepted = assembly.hostParts(0).acceptedTo[last]!;
+  return { shard, from, counters, owners: assembly.owners, host, accepted, toShards, last };
+}
+
+/** A bucket of the last lane, and hashes in it. */
+const BUCKET = BUCKETS - 1;
+const hashIn = (i: number): number => (0xffff_0000 + i) >>> 0;
+
+/** The last lane has a connection, and is asked to give everything to the first one. */
+function moving(hostIo: Partial<HostIo>, flows?: number) {
+  const r = rig(flows);
+  const done: number[] = [];
+  const mover = new FlowMover({
+    ...{ lane: r.last, shard: r.shard, owners: r.owners, toShards: r.toShards },
+    hostIo: { poll: () => 0, isBehind: false, release: () => true, ...hostIo } as HostIo,
+    onDone: (_, left) => void done.push(left),
+  });
+  movedFlowWrite(r.from[0]!, stateOf(1001, 91, hashIn(1)).words);
+  r.from[0]!.flush();
+  r.shard.poll(1);
+  expect(r.shard.flows.count).toBe(1);
+  return { ...r, mover, done };
 }
 
 /** The state of a connection from a port of the guest. @param fd  its socket */
-function stateOf(port: number, fd: number): FlowState {
+function stateOf(port: number, fd: number, hash = port * 0x10001): FlowState {
   const state = new FlowState();
   state.begin();
   state.words[0] = fd;
-  state.put(port * 0x10001);
+  state.put(hash);
   state.put((port << 16) >>> 0);
   for (const word of [...addressWords('10.0.2.15'), ...addressWords('198.51.100.7')]) state.put(word);
   for (let i = 0; i < NUMBERS + VARIABLES_BEFORE_MSS; i++) state.put(0);
@@ -101,5 +126,48 @@ describe('the state of a flow', () => {
     expect(counters[Counter.flowsMoved]).toBe(2);
     const ports = Array.from(shard.flows.ports).filter((_, flow) => shard.flows.isLive(flow));
     expect(ports.map((word) => word >>> 16).sort()).toEqual([1001, 1002]);
+  });
+});
+
+describe('a bucket with flows', () => {
+  it('moves with them', () => {
+    const { mover, shard, owners, last } = moving({});
+    mover.give({ to: [0], share: 1 }, 10);
+    mover.poll(10);
+    expect(shard.flows.count).toBe(0);
+    expect([owners.laneOf(BUCKET), owners.nextOf(last, BUCKET)]).toEqual([last, 0]);
+  });
+
+  it('stays when a connection is accepted in it while it is about to move', () => {
+    let acceptNow = (): undefined => {};
+    const { mover, shard, owners, accepted, last } = moving({ poll: () => acceptNow() ?? 0 });
+    acceptNow = () => {
+      const [guest, peer] = [addressWords('10.0.2.15'), addressWords('198.51.100.9')];
+      acceptedWrite(accepted, 92, 4, (40_000 << 16) | 80, hashIn(2), peer, 0, guest, 0);
+      accepted.flush();
+      acceptNow = () => undefined;
+    };
+    mover.give({ to: [0], share: 1 }, 10);
+    for (let now = 10; now < 600; now += 5) mover.poll(now);
+    expect(shard.flows.count).toBe(2);
+    expect(owners.keeps(last, BUCKET)).toBe(true);
+  });
+
+  it('waits while a ring between shard and host-io is full', () => {
+    const host = { isBehind: true };
+    const { mover, shard } = moving(host);
+    mover.give({ to: [0], share: 1 }, 10);
+    mover.poll(10);
+    expect(shard.flows.count).toBe(1);
+  });
+
+  it('a request that comes just before the thread sleeps keeps it awake', () => {
+    const { mover } = moving({});
+    expect([mover.hasInput(), mover.sleepMs(10)]).toEqual([false, Number.POSITIVE_INFINITY]);
+    mover.give({ to: [0], share: 0.5 }, 10);
+    expect(mover.hasInput()).toBe(true);
+    mover.poll(11);
+    expect(mover.hasInput()).toBe(false);
+    expect(mover.sleepMs(11)).toBeLessThanOrEqual(50);
   });
 });

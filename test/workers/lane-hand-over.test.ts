@@ -20,6 +20,8 @@ import {
   frameBucket,
   frameHash,
   frameOffload,
+  frameSetForwarded,
+  offloadIsForwarded,
   offloadIsFragment,
   offloadIsReassembled,
 } from '../../src/workers/link/to-shard.ts';
@@ -431,6 +433,27 @@ describe('a frame whose bucket was given away on its way', () => {
     r.send(0, r.udp(1));
     r.poll();
     expect(r.handed()).toEqual([count + 1, 4]);
+  });
+
+  it('and comes back while the frame waits: its slots are not counted as given back', () => {
+    const r = rig();
+    const fill = (count: number): void => {
+      for (let i = 0; i < count; i++) r.send(0, r.udp(1));
+      r.poll();
+    };
+    r.send(0, r.udp(0));
+    r.poll();
+    const frame = r.frames(0, 0)[0]!;
+    fill(r.limit.small);
+    bucketTo(r, frame.bucket, 1);
+    frameSetForwarded(frame.words, frame.at);
+    expect(r.readers[0]!.forward(0, frame.words, frame.at)).toBe(true);
+    r.giveBack(0, 0, 1);
+    bucketTo(r, frame.bucket, 0);
+    r.poll();
+    const [back] = r.frames(0, 0);
+    expect(back).toMatchObject({ slotA: frame.slotA });
+    expect(offloadIsForwarded(back!.offload)).toBe(false);
   });
 
   it('to the lane that read it: passed on, and its shard says that the slots came back', () => {

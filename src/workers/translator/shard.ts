@@ -393,6 +393,11 @@ export class Shard implements Stage, FlowSource {
     for (const ring of this.#o.fromHosts) this.#takeMessages(ring);
   }
 
+  /** Whether commands to host-io wait for room in its ring. */
+  get isBehind(): boolean {
+    return this.#o.toHost.overflowed > 0;
+  }
+
   /** Whether moveOut() may be called, after takeReleased(). */
   mayMoveOut(flow: number): boolean {
     return this.canMove(flow) && this.#tcp.hasSentAll(flow);
