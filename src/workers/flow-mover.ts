@@ -192,11 +192,12 @@ export class FlowMover implements Stage {
     const used = this.#used(new Set(list.keys()));
     for (const bucket of list.keys())
       if (!used.has(bucket) || !owners.keeps(lane, bucket)) list.delete(bucket);
-    const ready = [...used.values()].filter(({ bucket, canMove }) => canMove && list.has(bucket));
-    if (ready.length === 0) return;
+    const movable = [...used.values()].filter(({ bucket, canMove }) => canMove && list.has(bucket));
+    if (movable.length === 0) return;
     hostIo.poll(now);
     // A command or a message that found its ring full would come after the move.
     if (shard.isBehind || hostIo.isBehind) return;
+    const ready = movable.filter(({ bucket, flows }) => owners.reserveRoom(list.get(bucket)!, flows.length));
     const { begun } = shard.flows;
     const released = ready.map(({ flows }) => flows.map((flow) => this.#release(flow)));
     shard.takeReleased(now);
@@ -228,6 +229,7 @@ export class FlowMover implements Stage {
     const movable = isWhole && flows.every((flow, i) => states[i] !== undefined && shard.mayMoveOut(flow));
     if (!movable) {
       for (const [i, flow] of flows.entries()) if (states[i] !== undefined) shard.takeBack(flow, states[i]);
+      owners.endReservation(to, flows.length);
       return false;
     }
     const out = toShards[to]!;

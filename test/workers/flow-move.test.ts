@@ -5,7 +5,7 @@
  */
 import { afterEach, describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
-import { BUCKETS, PORTS } from '../../src/ring/layout.ts';
+import { BUCKETS, PORTS, ROOM_WORDS } from '../../src/ring/layout.ts';
 import { close } from '../../src/sys/io.ts';
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
@@ -21,6 +21,7 @@ import { addressWords } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
 const LANES = 3;
+const FLOWS = 64;
 const MSS = 1460;
 /** Words of a flow's state behind its key: bytes each way and age, then control block and receive buffer. */
 const NUMBERS = 6;
@@ -33,18 +34,22 @@ afterEach(() => {
 });
 
 /** Lanes of which the test plays all but the last one's shard. */
-function rig(flows = 64) {
+function rig() {
   const pairs = Array.from({ length: LANES }, tapPair);
   fds = pairs.flat();
   const [tap, ...moreQueues] = pairs.map(([engine]) => engine);
   const plan: TapEnginePlan = {
     ...TEST_PLAN,
     threads: { kind: 'lanes', lanes: LANES },
-    pool: { smallSlots: 1024 * LANES, largeSlots: 256 * LANES, flows },
+    pool: { smallSlots: 1024 * LANES, largeSlots: 256 * LANES, flows: FLOWS },
     tap: { fd: tap!, moreQueues, vnetHdrBytes: 12, uso: false },
   };
   const { sab, layout } = engineMemory(plan, { ringDescriptors: 1024, logBytes: 256 });
-  const ownerTables = { laneOf: new Uint16Array(BUCKETS + 1), publishedUdp: new Uint16Array(PORTS) };
+  const ownerTables = {
+    laneOf: new Uint16Array(BUCKETS + 1),
+    publishedUdp: new Uint16Array(PORTS),
+    room: new Int32Array(ROOM_WORDS),
+  };
   divideBuckets(ownerTables.laneOf, LANES);
   const assembly = new Assembly({ plan, sab, layout, ownerTables });
   const counters = new Float64Array(COUNTER_WORDS);
@@ -69,14 +74,16 @@ const BUCKET = BUCKETS - 1;
 const hashIn = (i: number): number => (0xffff_0000 + i) >>> 0;
 
 /** The last lane has a connection, and is asked to give everything to the first one. */
-function moving(hostIo: Partial<HostIo>, flows?: number) {
-  const r = rig(flows);
+function moving(hostIo: Partial<HostIo>, room = 1) {
+  const r = rig();
   const done: number[] = [];
   const mover = new FlowMover({
     ...{ lane: r.last, shard: r.shard, owners: r.owners, toShards: r.toShards },
     hostIo: { poll: () => 0, isBehind: false, release: () => true, ...hostIo } as HostIo,
     onDone: (_, left) => void done.push(left),
   });
+  r.owners.setRoom(0, room);
+  expect(r.owners.reserveRoom(r.last, 1)).toBe(true);
   movedFlowWrite(r.from[0]!, stateOf(1001, 91, hashIn(1)).words);
   r.from[0]!.flush();
   r.shard.poll(1);
@@ -129,6 +136,24 @@ describe('the state of a flow', () => {
   });
 });
 
+describe('the room of a lane', () => {
+  it('is its table but an eighth; a flow that has come is in the table, and no longer on its way', () => {
+    const { from, shard, owners, last } = rig();
+    const most = FLOWS - FLOWS / 8;
+    expect(owners.reserveRoom(last, most + 1)).toBe(false);
+    expect(owners.reserveRoom(last, most)).toBe(true);
+    expect(owners.reserveRoom(last, 1)).toBe(false);
+    for (let i = 1; i <= most; i++) {
+      movedFlowWrite(from[0]!, stateOf(1000 + i, 90 + i).words);
+      from[0]!.flush();
+      shard.poll(i);
+    }
+    expect(owners.reserveRoom(last, 1)).toBe(false);
+    owners.setRoom(last, 1);
+    expect(owners.reserveRoom(last, 1), 'nothing is on its way').toBe(true);
+  });
+});
+
 describe('a bucket with flows', () => {
   it('moves with them', () => {
     const { mover, shard, owners, last } = moving({});
@@ -151,6 +176,27 @@ describe('a bucket with flows', () => {
     for (let now = 10; now < 600; now += 5) mover.poll(now);
     expect(shard.flows.count).toBe(2);
     expect(owners.keeps(last, BUCKET)).toBe(true);
+  });
+
+  it('stays where the other lane has no room for it, until there is some', () => {
+    const { mover, shard, owners, last } = moving({}, 0);
+    mover.give({ to: [0], share: 1 }, 10);
+    mover.poll(10);
+    expect([shard.flows.count, owners.keeps(last, BUCKET)]).toEqual([1, true]);
+    owners.setRoom(0, 1);
+    mover.poll(20);
+    expect([shard.flows.count, owners.keeps(last, BUCKET)]).toEqual([0, false]);
+    expect(owners.reserveRoom(0, 1), 'the flow has not come yet').toBe(false);
+    owners.endReservation(0, 1);
+    expect(owners.reserveRoom(0, 1)).toBe(true);
+  });
+
+  it('that does not move after all leaves the room that was reserved for it', () => {
+    const { mover, shard, owners } = moving({ release: () => false });
+    mover.give({ to: [0], share: 1 }, 10);
+    for (let now = 10; now < 600; now += 5) mover.poll(now);
+    expect(shard.flows.count).toBe(1);
+    expect(owners.reserveRoom(0, 1)).toBe(true);
   });
 
   it('waits while a ring between shard and host-io is full', () => {

@@ -1,7 +1,7 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { IpProtocol } from '../../src/proto/ipv4.ts';
-import { BUCKETS, PORTS } from '../../src/ring/layout.ts';
+import { BUCKETS, PORTS, ROOM_WORDS } from '../../src/ring/layout.ts';
 import type { ThreadsPlan } from '../../src/workers/engine-plan.ts';
 import { flowHash, type HashKey, shardOf } from '../../src/workers/flow/flow-hash.ts';
 import { divideBuckets, FIRST_LANE, FlowOwners } from '../../src/workers/flow/flow-owner.ts';
@@ -15,11 +15,12 @@ interface Tables {
   readonly threads: ThreadsPlan;
   readonly laneOf: Uint16Array;
   readonly publishedUdp: Uint16Array;
+  readonly room: Int32Array;
 }
 const tables = (threads: ThreadsPlan): Tables => {
   const laneOf = new Uint16Array(BUCKETS + 1);
   if (threads.kind === 'lanes') divideBuckets(laneOf, threads.lanes);
-  return { threads, laneOf, publishedUdp: new Uint16Array(PORTS) };
+  return { threads, laneOf, publishedUdp: new Uint16Array(PORTS), room: new Int32Array(ROOM_WORDS) };
 };
 const owners = (t: Tables, key = KEY): FlowOwners => new FlowOwners(t.threads, key, t);
 /** Lane of all UDP flows of a guest's port. */

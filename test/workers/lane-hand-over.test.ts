@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { ETH_BYTES } from '../../src/proto/ethernet.ts';
 import { IpProtocol } from '../../src/proto/ipv4.ts';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
-import { BUCKETS, PORTS } from '../../src/ring/layout.ts';
+import { BUCKETS, PORTS, ROOM_WORDS } from '../../src/ring/layout.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { close, write } from '../../src/sys/io.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
@@ -55,7 +55,11 @@ function rig(lanes = 2) {
     tap: { fd: tap!, moreQueues, vnetHdrBytes: 0, uso: false },
   };
   const { sab, layout } = engineMemory(plan, { ringDescriptors: 1024, logBytes: 256 });
-  const ownerTables = { laneOf: new Uint16Array(BUCKETS + 1), publishedUdp: new Uint16Array(PORTS) };
+  const ownerTables = {
+    laneOf: new Uint16Array(BUCKETS + 1),
+    publishedUdp: new Uint16Array(PORTS),
+    room: new Int32Array(ROOM_WORDS),
+  };
   divideBuckets(ownerTables.laneOf, lanes);
   const assembly = new Assembly({ plan, sab, layout, ownerTables });
   const { owners, pool, shares } = assembly;

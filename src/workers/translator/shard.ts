@@ -127,6 +127,8 @@ export class Shard implements Stage, FlowSource {
   readonly #resolvers: ResolverChoice;
   readonly #fire: (id: number) => void;
   #nextRa = 0;
+  /** Free ids at the last #tellRoom(). */
+  #toldFree = -1;
   readonly #upper = new Int32Array(IPV6_OUT_WORDS);
   /** By reader: a flow of its lane, of which not all parts may be here yet. */
   readonly #moved: readonly FlowState[];
@@ -206,6 +208,7 @@ export class Shard implements Stage, FlowSource {
     this.#tcp = new TcpTranslator(ctx, this.#resolvers);
     this.#udp = new UdpTranslator(ctx, this.#resolvers);
     this.#ping = new PingTranslator(ctx);
+    this.#tellRoom();
     this.#fire = (id) => {
       const flow = Math.floor(id / TIMER_KINDS);
       const kind = id % TIMER_KINDS;
@@ -302,6 +305,7 @@ export class Shard implements Stage, FlowSource {
     ctx.timers.advance(now, this.#fire);
     if (now >= this.#nextRa) this.#advertise(now);
     work += this.#tcp.flush();
+    this.#tellRoom();
     this.#o.toHost.flush();
     this.#o.toReaders.flush();
     return work;
@@ -361,6 +365,18 @@ export class Shard implements Stage, FlowSource {
     return count;
   }
 
+  /**
+   * Say for how many flows of other lanes there is room. An eighth of the table stays: below a sixteenth, older
+   * flows would give way (ShardFlows).
+   */
+  #tellRoom(): void {
+    const { owners, shard } = this.#o;
+    const { freeCount, maxFlows } = this.#ctx.flows;
+    if (!owners.areLanes || freeCount === this.#toldFree) return;
+    this.#toldFree = freeCount;
+    owners.setRoom(shard, freeCount - (maxFlows >>> 3));
+  }
+
   /** From another lane, by the ring of its reader. */
   #onLaneMessage(op: number, words: Uint32Array, at: number, moved: FlowState): void {
     if (op === ToShard.accepted) this.#onAccepted(words, at);
@@ -373,6 +389,8 @@ export class Shard implements Stage, FlowSource {
     const { counters, toHost } = this.#o;
     counters[Counter.flowsMoved]!++;
     const flow = this.#tcp.moveIn(state);
+    this.#tellRoom();
+    this.#o.owners.endReservation(this.#o.shard, 1);
     if (flow >= 0) takeOverWrite(toHost, flow, state.words);
     // No room: the socket is reset, and the guest's next segment is answered by RST.
     else refuseWrite(toHost, state.words[0]!);
