@@ -145,6 +145,23 @@ describe.each([2, 3, 5, 8])('%i lanes', (n) => {
   });
 });
 
+describe('a bucket that moves', () => {
+  it("is still its owner's, who passes on what comes; no new flow begins in it there", () => {
+    const o = owners(tables(lanes(2)));
+    const ports = portsOf(1000, 80);
+    const hash = 7;
+    const bucket = o.bucketOfHash(hash);
+    const isOf = (): boolean[] => [0, 1].map((lane) => o.isOf(lane, hash, IpProtocol.tcp, ports));
+    expect(isOf()).toEqual([true, false]);
+    o.beginMove(bucket, 1);
+    expect([o.ofHash(hash), o.nextOf(0, bucket), o.nextOf(1, bucket)]).toEqual([0, 1, 0]);
+    expect(isOf()).toEqual([false, false]);
+    o.endMove(bucket, 1);
+    expect([o.ofHash(hash), o.nextOf(0, bucket), o.keeps(1, bucket)]).toEqual([1, 1, true]);
+    expect(isOf()).toEqual([false, true]);
+  });
+});
+
 describe('plans without lanes', () => {
   it.each([
     ['fused', FUSED, 1],

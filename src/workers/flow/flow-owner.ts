@@ -76,6 +76,12 @@ export class FlowOwners {
     return this.areLanes ? this.laneOf(this.bucketOf(hash, proto, ports)) : shardOf(hash, this.shards);
   }
 
+  /** Whether a flow that begins now would be a shard's: of a lane, unless its bucket is moving to another one. */
+  isOf(shard: number, hash: number, proto: number, ports: number): boolean {
+    if (!this.areLanes) return shardOf(hash, this.shards) === shard;
+    return this.keeps(shard, this.bucketOf(hash, proto, ports));
+  }
+
   /** @returns the lane that owns a bucket now */
   laneOf(bucket: number): number {
     return this.#laneOf[bucket]! & 0xff;
