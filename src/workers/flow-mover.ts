@@ -97,6 +97,8 @@ export class FlowMover implements Stage {
   /** When to go on, and when to end the attempts; monotonic milliseconds. */
   #nextMs = Number.POSITIVE_INFINITY;
   #endMs = 0;
+  /** A request has come since the thread asked how long it may sleep. */
+  #isNew = false;
 
   constructor(options: FlowMoverOptions) {
     this.#o = options;
@@ -105,6 +107,7 @@ export class FlowMover implements Stage {
   /** Requests are carried out one after another. */
   give(request: GiveRequest, now: number): void {
     this.#requests.push(request);
+    this.#isNew = true;
     if (this.#requests.length === 1) this.#begin(now);
   }
 
@@ -123,6 +126,7 @@ export class FlowMover implements Stage {
   }
 
   poll(now: number): number {
+    this.#isNew = false;
     if (now < this.#nextMs) return 0;
     if (this.#moving === null) {
       this.#moving = this.#choose(this.#requests[0]!);
@@ -188,13 +192,22 @@ export class FlowMover implements Stage {
     const used = this.#used(new Set(list.keys()));
     for (const bucket of list.keys())
       if (!used.has(bucket) || !owners.keeps(lane, bucket)) list.delete(bucket);
-    const ready = [...used.values()].filter(({ bucket, canMove }) => canMove && list.has(bucket));
-    if (ready.length === 0) return;
+    const movable = [...used.values()].filter(({ bucket, canMove }) => canMove && list.has(bucket));
+    if (movable.length === 0) return;
     hostIo.poll(now);
+    // A command or a message that found its ring full would come after the move.
+    if (shard.isBehind || hostIo.isBehind) return;
+    const ready = movable.filter(({ bucket, flows }) => owners.reserveRoom(list.get(bucket)!, flows.length));
+    const { begun } = shard.flows;
     const released = ready.map(({ flows }) => flows.map((flow) => this.#release(flow)));
     shard.takeReleased(now);
-    for (const [i, item] of ready.entries())
-      if (this.#send(item, released[i]!, list.get(item.bucket)!)) list.delete(item.bucket);
+    // Host-io's messages begin flows too: accepted connections, datagrams. Their buckets stay.
+    const after = shard.flows.begun === begun ? used : this.#used(new Set(ready.map(({ bucket }) => bucket)));
+    for (const [i, item] of ready.entries()) {
+      const { bucket, flows } = item;
+      const hasMore = after.get(bucket)?.flows.some((flow) => !flows.includes(flow)) === true;
+      if (this.#send(item, released[i]!, list.get(bucket)!, !hasMore)) list.delete(bucket);
+    }
   }
 
   #release(flow: number): FlowState | undefined {
@@ -202,12 +215,21 @@ export class FlowMover implements Stage {
     return this.#o.hostIo.release(flow, state.words) ? state : undefined;
   }
 
-  /** @returns whether the bucket has moved; else its sockets are host-io's again */
-  #send({ bucket, flows }: UsedBucket, states: readonly (FlowState | undefined)[], to: number): boolean {
+  /**
+   * @param isWhole  no further flow has begun in the bucket
+   * @returns whether the bucket has moved; else its sockets are host-io's again
+   */
+  #send(
+    { bucket, flows }: UsedBucket,
+    states: readonly (FlowState | undefined)[],
+    to: number,
+    isWhole: boolean,
+  ): boolean {
     const { shard, owners, toShards } = this.#o;
-    const movable = flows.every((flow, i) => states[i] !== undefined && shard.mayMoveOut(flow));
+    const movable = isWhole && flows.every((flow, i) => states[i] !== undefined && shard.mayMoveOut(flow));
     if (!movable) {
       for (const [i, flow] of flows.entries()) if (states[i] !== undefined) shard.takeBack(flow, states[i]);
+      owners.endReservation(to, flows.length);
       return false;
     }
     const out = toShards[to]!;
@@ -222,7 +244,7 @@ export class FlowMover implements Stage {
   }
 
   hasInput(): boolean {
-    return false;
+    return this.#isNew;
   }
 
   sleepMs(now: number): number {

@@ -23,6 +23,7 @@ import { attachQueue, detachQueue } from '../sys/tap-queue.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
+import { isnKeyOfThread } from './flow/isn-key.ts';
 import type { GiveRequest } from './flow-mover.ts';
 import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
@@ -194,7 +195,15 @@ class PacketThread {
       task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
     });
     const bellOf = (other: number): Doorbell | null => (other === thread ? null : doorbells[other]!);
-    this.#assembly = new Assembly({ plan, sab, layout, counters, bellOf, ownerTables: control });
+    const isnKey = isnKeyOfThread(plan.isnKey, performance.timeOrigin);
+    this.#assembly = new Assembly({
+      plan: { ...plan, isnKey },
+      sab,
+      layout,
+      counters,
+      bellOf,
+      ownerTables: control,
+    });
     const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
     this.#built = threadStages(this.#assembly, {
       ...{ thread, reactor: this.#reactor, counters, control, notices },

@@ -9,6 +9,7 @@
  * The parser is not getopt.ts: it refuses abbreviations, and its errors suggest what to write.
  */
 
+import { MAX_LANES } from '../../ring/layout.ts';
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { API_SOCKET_HELP, fieldsOf, namesOf } from '../cli/option-fields.ts';
@@ -88,7 +89,6 @@ export interface OptionSpec {
 }
 
 const MAX_SHARDS = 16;
-const MAX_LANES = 8;
 /** With less, a lane has too few large slots for streams, fragments and DNS queries at the same time. */
 const MIN_LANE_MIB = 4;
 const ENGINE: readonly CommandName[] = ['run', 'attach'];

@@ -214,6 +214,11 @@ export class HostIo implements Stage {
     return this.#o.toReaders.movable;
   }
 
+  /** Whether messages to shards wait for room in their rings. */
+  get isBehind(): boolean {
+    return this.#links.some((link) => link.overflowed > 0);
+  }
+
   addCarried(sum: Carried): void {
     const { counters } = this.#ctx;
     sum.datagrams += counters[Counter.datagramsToHost]!;

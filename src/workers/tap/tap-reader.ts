@@ -61,7 +61,7 @@ import { quotedFlow, quotedProtocol } from '../flow/quoted-flow.ts';
 import { descriptorCopy, linkSlotA, linkSlotB } from '../link/descriptor.ts';
 import type { LaneReader } from '../link/lane-reader.ts';
 import { Owner } from '../link/slot-owner.ts';
-import { FrameFlag, frameBucket, frameWrite } from '../link/to-shard.ts';
+import { FrameFlag, frameBucket, frameSetForwarded, frameWrite } from '../link/to-shard.ts';
 import type { SlotCounts } from '../placement.ts';
 import { Notice, type Notices } from '../thread/notices.ts';
 import type { Stage } from '../thread/stage.ts';
@@ -577,6 +577,8 @@ export class TapReader implements Stage, LaneReader {
         const out = toShards[owner]!;
         const to = out.reserve();
         descriptorCopy(words, oldest, out.words, to);
+        // The bucket has come back meanwhile: the frame's slots were never another lane's.
+        if (owner === reader) frameSetForwarded(out.words, to, false);
         out.commit();
         this.#waitingSince = now;
       } else if (now - this.#waitingSince < HAND_OVER_WAIT_MS && this.#isPlenty()) return;

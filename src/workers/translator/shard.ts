@@ -127,9 +127,11 @@ export class Shard implements Stage, FlowSource {
   readonly #resolvers: ResolverChoice;
   readonly #fire: (id: number) => void;
   #nextRa = 0;
+  /** Free ids at the last #tellRoom(). */
+  #toldFree = -1;
   readonly #upper = new Int32Array(IPV6_OUT_WORDS);
-  /** A flow of another lane, of which not all parts may be here yet. */
-  readonly #moved = new FlowState();
+  /** By reader: a flow of its lane, of which not all parts may be here yet. */
+  readonly #moved: readonly FlowState[];
   readonly #packet: Packet = {
     slotA: NO_SLOT,
     slotB: NO_SLOT,
@@ -201,10 +203,12 @@ export class Shard implements Stage, FlowSource {
       notices: options.notices,
     };
     this.#ctx = ctx;
+    this.#moved = options.fromReaders.map(() => new FlowState());
     this.#resolvers = new ResolverChoice(plan.addresses);
     this.#tcp = new TcpTranslator(ctx, this.#resolvers);
     this.#udp = new UdpTranslator(ctx, this.#resolvers);
     this.#ping = new PingTranslator(ctx);
+    this.#tellRoom();
     this.#fire = (id) => {
       const flow = Math.floor(id / TIMER_KINDS);
       const kind = id % TIMER_KINDS;
@@ -296,11 +300,12 @@ export class Shard implements Stage, FlowSource {
     ctx.flows.nowMs = now;
     const { fromReaders, fromHosts } = this.#o;
     let work = 0;
-    for (let i = 0; i < fromReaders.length; i++) work += this.#takeFrames(fromReaders[i]!);
+    for (let i = 0; i < fromReaders.length; i++) work += this.#takeFrames(fromReaders[i]!, this.#moved[i]!);
     for (let i = 0; i < fromHosts.length; i++) work += this.#takeMessages(fromHosts[i]!);
     ctx.timers.advance(now, this.#fire);
     if (now >= this.#nextRa) this.#advertise(now);
     work += this.#tcp.flush();
+    this.#tellRoom();
     this.#o.toHost.flush();
     this.#o.toReaders.flush();
     return work;
@@ -315,7 +320,8 @@ export class Shard implements Stage, FlowSource {
     if (this.#o.shard === 0) sendUnsolicitedRa(this.#ctx);
   }
 
-  #takeFrames(ring: RingConsumer): number {
+  /** @param moved  the flow that the ring's lane is passing on */
+  #takeFrames(ring: RingConsumer, moved: FlowState): number {
     let count = ring.available();
     if (count > BATCH_FRAMES) count = BATCH_FRAMES;
     const words = ring.words;
@@ -323,7 +329,7 @@ export class Shard implements Stage, FlowSource {
       const at = ring.at(i);
       const op = linkOp(words, at);
       if (op === ToShard.frame) this.#onFrame(words, at);
-      else this.#onLaneMessage(op, words, at);
+      else this.#onLaneMessage(op, words, at, moved);
     }
     ring.release(count);
     return count;
@@ -359,21 +365,35 @@ export class Shard implements Stage, FlowSource {
     return count;
   }
 
-  /** From another lane, by the ring of its reader. */
-  #onLaneMessage(op: number, words: Uint32Array, at: number): void {
-    if (op === ToShard.accepted) this.#onAccepted(words, at);
-    else if (op === ToShard.movedBucket) this.#o.owners.endMove(movedBucket(words, at), this.#o.shard);
-    else if (movedFlowRead(words, at, this.#moved.words)) this.#moveIn();
+  /**
+   * Say for how many flows of other lanes there is room. An eighth of the table stays: below a sixteenth, older
+   * flows would give way (ShardFlows).
+   */
+  #tellRoom(): void {
+    const { owners, shard } = this.#o;
+    const { freeCount, maxFlows } = this.#ctx.flows;
+    if (!owners.areLanes || freeCount === this.#toldFree) return;
+    this.#toldFree = freeCount;
+    owners.setRoom(shard, freeCount - (maxFlows >>> 3));
   }
 
-  /** A flow of another lane is complete in #moved. */
-  #moveIn(): void {
+  /** From another lane, by the ring of its reader. */
+  #onLaneMessage(op: number, words: Uint32Array, at: number, moved: FlowState): void {
+    if (op === ToShard.accepted) this.#onAccepted(words, at);
+    else if (op === ToShard.movedBucket) this.#o.owners.endMove(movedBucket(words, at), this.#o.shard);
+    else if (movedFlowRead(words, at, moved.words)) this.#moveIn(moved);
+  }
+
+  /** The state of a flow of another lane is complete. */
+  #moveIn(state: FlowState): void {
     const { counters, toHost } = this.#o;
     counters[Counter.flowsMoved]!++;
-    const flow = this.#tcp.moveIn(this.#moved);
-    if (flow >= 0) takeOverWrite(toHost, flow, this.#moved.words);
+    const flow = this.#tcp.moveIn(state);
+    this.#tellRoom();
+    this.#o.owners.endReservation(this.#o.shard, 1);
+    if (flow >= 0) takeOverWrite(toHost, flow, state.words);
     // No room: the socket is reset, and the guest's next segment is answered by RST.
-    else refuseWrite(toHost, this.#moved.words[0]!);
+    else refuseWrite(toHost, state.words[0]!);
   }
 
   /** Whether a flow may move to another lane, as far as the shard knows. */
@@ -389,6 +409,11 @@ export class Shard implements Stage, FlowSource {
     this.#ctx.now = now;
     this.#ctx.flows.nowMs = now;
     for (const ring of this.#o.fromHosts) this.#takeMessages(ring);
+  }
+
+  /** Whether commands to host-io wait for room in its ring. */
+  get isBehind(): boolean {
+    return this.#o.toHost.overflowed > 0;
   }
 
   /** Whether moveOut() may be called, after takeReleased(). */

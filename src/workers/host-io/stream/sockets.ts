@@ -215,7 +215,6 @@ export class StreamSockets implements SocketModule, StreamEnding {
     this.#table.sendErrno[gid] = 0;
     this.#receiver.begin(gid);
     this.#sender.begin(gid);
-    this.#ctx.counters[Counter.sockOpened]!++;
   }
 
   /** ToHost.openTcp: connect to the destination. */
@@ -231,6 +230,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
       return this.#openFailed(gid, -fd);
     }
     this.#begin(gid, fd);
+    ctx.counters[Counter.sockOpened]!++;
     setStreamOptions(fd);
     this.#receiver.enablePeekOffset(fd);
     const outbound = this.#outbound;
