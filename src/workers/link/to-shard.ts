@@ -177,6 +177,9 @@ export const offloadIsForwarded = (offload: number): boolean => (offload & Frame
 export const frameSetForwarded = (w: Uint32Array, at: number): void => {
   w[at + 7]! |= FrameFlag.forwarded;
 };
+export const frameClearForwarded = (w: Uint32Array, at: number): void => {
+  w[at + 7]! &= ~FrameFlag.forwarded;
+};
 export const offloadIsFragment = (offload: number): boolean => (offload & FrameFlag.fragment) !== 0;
 export const frameGsoSize = (w: Uint32Array, at: number): number => w[at + 8]! & 0xffff;
 /** FlowOwners.bucketOf(); only with lanes. */
