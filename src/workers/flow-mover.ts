@@ -76,7 +76,7 @@ export function chooseBuckets(all: readonly UsedBucket[], traffic: number, share
 export interface FlowMoverOptions {
   readonly lane: number;
   readonly shard: Shard;
-  readonly hostIo: HostIo;
+  readonly hostIo: Pick<HostIo, 'poll' | 'release' | 'isBehind'>;
   readonly owners: FlowOwners;
   /** By lane: the reader's links to the shards. */
   readonly toShards: readonly RingProducer[];
@@ -189,6 +189,8 @@ export class FlowMover implements Stage {
     const ready = [...used.values()].filter(({ bucket, canMove }) => canMove && list.has(bucket));
     if (ready.length === 0) return;
     hostIo.poll(now);
+    // A ring was full: commands and messages about the flows may not have come to the other end of it.
+    if (shard.isBehind || hostIo.isBehind) return;
     const released = ready.map(({ flows }) => flows.map((flow) => this.#release(flow)));
     shard.takeReleased(now);
     for (const [i, item] of ready.entries())

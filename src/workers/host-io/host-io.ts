@@ -214,6 +214,11 @@ export class HostIo implements Stage {
     return this.#o.toReaders.movable;
   }
 
+  /** Messages to a shard wait for room in their ring. */
+  get isBehind(): boolean {
+    return this.#links.some((link) => link.overflowed > 0);
+  }
+
   addCarried(sum: Carried): void {
     const { counters } = this.#ctx;
     sum.datagrams += counters[Counter.datagramsToHost]!;

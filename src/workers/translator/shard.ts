@@ -128,8 +128,8 @@ export class Shard implements Stage, FlowSource {
   readonly #fire: (id: number) => void;
   #nextRa = 0;
   readonly #upper = new Int32Array(IPV6_OUT_WORDS);
-  /** A flow of another lane, of which not all parts may be here yet. */
-  readonly #moved = new FlowState();
+  /** By reader: a flow of its lane, of which not all parts may be here yet. */
+  readonly #moved: readonly FlowState[];
   readonly #packet: Packet = {
     slotA: NO_SLOT,
     slotB: NO_SLOT,
@@ -154,6 +154,7 @@ export class Shard implements Stage, FlowSource {
     this.name = `shard ${options.shard}`;
     const { plan, pool, counters, toReaders, toHost, ownership } = options;
     this.#u8 = pool.u8;
+    this.#moved = options.fromReaders.map(() => new FlowState());
     const addressing = new Addressing(plan.addresses, plan.policy, options.seen);
     const fullText = `flow table of shard ${options.shard} is full (${plan.pool.flows}): new flows wait, or old unanswered ones give way`;
     const ctx: ShardContext = {
@@ -296,7 +297,7 @@ export class Shard implements Stage, FlowSource {
     ctx.flows.nowMs = now;
     const { fromReaders, fromHosts } = this.#o;
     let work = 0;
-    for (let i = 0; i < fromReaders.length; i++) work += this.#takeFrames(fromReaders[i]!);
+    for (let i = 0; i < fromReaders.length; i++) work += this.#takeFrames(fromReaders[i]!, this.#moved[i]!);
     for (let i = 0; i < fromHosts.length; i++) work += this.#takeMessages(fromHosts[i]!);
     ctx.timers.advance(now, this.#fire);
     if (now >= this.#nextRa) this.#advertise(now);
@@ -315,7 +316,8 @@ export class Shard implements Stage, FlowSource {
     if (this.#o.shard === 0) sendUnsolicitedRa(this.#ctx);
   }
 
-  #takeFrames(ring: RingConsumer): number {
+  /** @param moved  holds the parts of a flow between two rounds */
+  #takeFrames(ring: RingConsumer, moved: FlowState): number {
     let count = ring.available();
     if (count > BATCH_FRAMES) count = BATCH_FRAMES;
     const words = ring.words;
@@ -323,7 +325,7 @@ export class Shard implements Stage, FlowSource {
       const at = ring.at(i);
       const op = linkOp(words, at);
       if (op === ToShard.frame) this.#onFrame(words, at);
-      else this.#onLaneMessage(op, words, at);
+      else this.#onLaneMessage(op, words, at, moved);
     }
     ring.release(count);
     return count;
@@ -360,20 +362,25 @@ export class Shard implements Stage, FlowSource {
   }
 
   /** From another lane, by the ring of its reader. */
-  #onLaneMessage(op: number, words: Uint32Array, at: number): void {
+  #onLaneMessage(op: number, words: Uint32Array, at: number, moved: FlowState): void {
     if (op === ToShard.accepted) this.#onAccepted(words, at);
     else if (op === ToShard.movedBucket) this.#o.owners.endMove(movedBucket(words, at), this.#o.shard);
-    else if (movedFlowRead(words, at, this.#moved.words)) this.#moveIn();
+    else if (movedFlowRead(words, at, moved.words)) this.#moveIn(moved);
   }
 
-  /** A flow of another lane is complete in #moved. */
-  #moveIn(): void {
+  /** @param moved  a flow of another lane, complete */
+  #moveIn(moved: FlowState): void {
     const { counters, toHost } = this.#o;
     counters[Counter.flowsMoved]!++;
-    const flow = this.#tcp.moveIn(this.#moved);
-    if (flow >= 0) takeOverWrite(toHost, flow, this.#moved.words);
+    const flow = this.#tcp.moveIn(moved);
+    if (flow >= 0) takeOverWrite(toHost, flow, moved.words);
     // No room: the socket is reset, and the guest's next segment is answered by RST.
-    else refuseWrite(toHost, this.#moved.words[0]!);
+    else refuseWrite(toHost, moved.words[0]!);
+  }
+
+  /** Commands to host-io wait for room in their ring. */
+  get isBehind(): boolean {
+    return this.#o.toHost.overflowed > 0;
   }
 
   /** Whether a flow may move to another lane, as far as the shard knows. */
