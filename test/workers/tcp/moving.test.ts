@@ -91,8 +91,8 @@ describe('TCP flows that move between lanes', () => {
     ['none of them', { timestamps: false, sack: false, wscale: null }],
   ] as const)('options: %s', (_name, guest) => {
     it.each<[string, number, Omit<TransferOptions, 'seed'>]>([
-      ['download', 100, { downBytes: 2_000_000 }],
-      ['download, half-closed by the guest from the beginning', 100, { downBytes: 2_000_000, upBytes: 10 }],
+      ['download', 50, { downBytes: 2_000_000 }],
+      ['download, half-closed by the guest from the beginning', 50, { downBytes: 2_000_000, upBytes: 10 }],
       ['download, frames lost', 20, { downBytes: 2_000_000, down: LOSS }],
       ['download, acknowledgements lost', 20, { downBytes: 2_000_000, up: LOSS }],
       [
