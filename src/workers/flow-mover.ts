@@ -78,7 +78,7 @@ export function chooseBuckets(all: readonly UsedBucket[], traffic: number, share
 export interface FlowMoverOptions {
   readonly lane: number;
   readonly shard: Shard;
-  readonly hostIo: HostIo;
+  readonly hostIo: Pick<HostIo, 'poll' | 'release' | 'isBehind'>;
   readonly owners: FlowOwners;
   /** By lane: the reader's links to the shards. */
   readonly toShards: readonly RingProducer[];

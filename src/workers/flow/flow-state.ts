@@ -8,7 +8,7 @@
 
 /** What host-io has of a socket (StreamSockets.release()). */
 export const HOST_STATE_WORDS = 8;
-export const STATE_WORDS = 64;
+export const STATE_WORDS = 72;
 
 export class FlowState {
   readonly words = new Uint32Array(STATE_WORDS);

@@ -112,6 +112,18 @@ export class TimerWheel {
   }
 
   /**
+   * Time to a timer's deadline, in milliseconds; too small or too large by half a tick at most, below zero too.
+   * Infinity: the timer is not armed.
+   * @param now  the time of the last advance(), or later
+   */
+  msUntil(id: number, now: number): number {
+    if (this.#armed[id] === 0) return Number.POSITIVE_INFINITY;
+    // The due tick is the first one that is not before the deadline.
+    const ticks = ((this.#due[id]! - this.#tick) | 0) - 0.5;
+    return (this.#tickCount + ticks) * this.#tickMs - now;
+  }
+
+  /**
    * Fire all timers that are due at `now`, in the order of due ticks. `fire` may arm and cancel any timer,
    * the one that fires included; a timer that it arms fires in a later tick.
    */

@@ -173,10 +173,12 @@ export const offloadGsoType = (offload: number): number => offload & GSO_TYPE_MA
 export const offloadNeedsCsum = (offload: number): boolean => (offload & FrameFlag.needsCsum) !== 0;
 export const offloadIsReassembled = (offload: number): boolean => (offload & FrameFlag.reassembled) !== 0;
 export const offloadIsForwarded = (offload: number): boolean => (offload & FrameFlag.forwarded) !== 0;
-/** Mark a frame as forwarded, or as not forwarded. */
-export const frameSetForwarded = (w: Uint32Array, at: number, isForwarded = true): void => {
-  if (isForwarded) w[at + 7]! |= FrameFlag.forwarded;
-  else w[at + 7]! &= ~FrameFlag.forwarded;
+/** Mark a frame as forwarded, and undo that. */
+export const frameSetForwarded = (w: Uint32Array, at: number): void => {
+  w[at + 7]! |= FrameFlag.forwarded;
+};
+export const frameClearForwarded = (w: Uint32Array, at: number): void => {
+  w[at + 7]! &= ~FrameFlag.forwarded;
 };
 export const offloadIsFragment = (offload: number): boolean => (offload & FrameFlag.fragment) !== 0;
 export const frameGsoSize = (w: Uint32Array, at: number): number => w[at + 8]! & 0xffff;

@@ -61,7 +61,7 @@ import { quotedFlow, quotedProtocol } from '../flow/quoted-flow.ts';
 import { descriptorCopy, linkSlotA, linkSlotB } from '../link/descriptor.ts';
 import type { LaneReader } from '../link/lane-reader.ts';
 import { Owner } from '../link/slot-owner.ts';
-import { FrameFlag, frameBucket, frameSetForwarded, frameWrite } from '../link/to-shard.ts';
+import { FrameFlag, frameBucket, frameClearForwarded, frameWrite } from '../link/to-shard.ts';
 import type { SlotCounts } from '../placement.ts';
 import { Notice, type Notices } from '../thread/notices.ts';
 import type { Stage } from '../thread/stage.ts';
@@ -177,6 +177,8 @@ export class TapReader implements Stage, LaneReader {
   readonly #waiting = new WaitingFrames();
   /** When a frame went on from #waiting, or began to wait in it while it was empty. */
   #waitingSince = 0;
+  /** Time of the round, monotonic milliseconds. */
+  #now = 0;
   /** The frame that was hashed last is a fragment. */
   #fragment = false;
   /** Guest's port of the UDP flow of that frame, -1: it belongs to none. */
@@ -226,6 +228,7 @@ export class TapReader implements Stage, LaneReader {
   }
 
   poll(now: number): number {
+    this.#now = now;
     // Slots that came back do not count as work: they matter only when no slots were free, and then the reads
     // below count.
     this.#takeFreed();
@@ -506,6 +509,8 @@ export class TapReader implements Stage, LaneReader {
       if (!this.#mayWait()) return false;
       const to = this.#waiting.reserve();
       descriptorCopy(words, at, this.#waiting.words, to);
+      // It has not left this lane, so it cannot come back to it (cameBack()).
+      frameClearForwarded(this.#waiting.words, to);
       this.#waiting.commit();
       return true;
     }
@@ -548,7 +553,7 @@ export class TapReader implements Stage, LaneReader {
   /** Whether a frame that could not be handed over waits; else it is lost, and counted here. */
   #mayWait(): boolean {
     if (this.#isPlenty() && !this.#waiting.isFull) {
-      if (this.#waiting.count === 0) this.#waitingSince = performance.now();
+      if (this.#waiting.count === 0) this.#waitingSince = this.#now;
       return true;
     }
     this.#o.counters[Counter.handOverFull]!++;
@@ -577,8 +582,6 @@ export class TapReader implements Stage, LaneReader {
         const out = toShards[owner]!;
         const to = out.reserve();
         descriptorCopy(words, oldest, out.words, to);
-        // The bucket has come back meanwhile: the frame's slots were never another lane's.
-        if (owner === reader) frameSetForwarded(out.words, to, false);
         out.commit();
         this.#waitingSince = now;
       } else if (now - this.#waitingSince < HAND_OVER_WAIT_MS && this.#isPlenty()) return;

@@ -156,6 +156,7 @@ export class Shard implements Stage, FlowSource {
     this.name = `shard ${options.shard}`;
     const { plan, pool, counters, toReaders, toHost, ownership } = options;
     this.#u8 = pool.u8;
+    this.#moved = options.fromReaders.map(() => new FlowState());
     const addressing = new Addressing(plan.addresses, plan.policy, options.seen);
     const fullText = `flow table of shard ${options.shard} is full (${plan.pool.flows}): new flows wait, or old unanswered ones give way`;
     const ctx: ShardContext = {

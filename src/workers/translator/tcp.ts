@@ -346,6 +346,7 @@ export class TcpTranslator {
     this.#tcb.save(flow, to, this.#ctx.now);
     to.put(this.#timestamps.now(flow));
     this.#buffers.save(flow, to);
+    this.#retransmission.save(flow, to);
     this.#closing.forget(flow);
   }
 
@@ -357,8 +358,8 @@ export class TcpTranslator {
     this.#tcb.restore(flow, from, this.#ctx.now);
     this.#timestamps.setClock(flow, from.take());
     this.#buffers.restore(flow, from);
+    this.#retransmission.restore(flow, from);
     this.#keepAlive.begin(flow);
-    this.#retransmission.arm(flow);
     // The ACK also teaches the kernel the flow's queue.
     this.#pending.wantAck(flow);
     this.#pending.wantCredit(flow);

@@ -121,6 +121,18 @@ export interface SimOptions {
   onOpen(socket: FakeSocket): void;
 }
 
+/** What a transfer needs of a simulated engine (transfer.ts). */
+export interface Simulated {
+  readonly counters: Float64Array;
+  /** A frame arrives in the TAP's queue. */
+  fromGuest(frame: Uint8Array): void;
+  readonly openSockets: number;
+  readonly liveFlows: number;
+  /** Resources in use; NOTHING_LEFT when every slot, flow and timer is free. */
+  leftovers(): Record<string, number>;
+  close(): void;
+}
+
 /** All small slots belong to the reader; the first large one is the shard's scratch slot. */
 function simShares(smallSlots: number, largeSlots: number): SlotShares {
   const host = (largeSlots - 1) >>> 1;
@@ -163,7 +175,7 @@ class CapturingLink extends GuestLink {
   }
 }
 
-export class SimEngine {
+export class SimEngine implements Simulated {
   readonly clock: Clock;
   readonly plan: EnginePlan;
   readonly tcp: TcpTranslator;
@@ -490,6 +502,14 @@ export class SimEngine {
     return true;
   }
 
+  get openSockets(): number {
+    return this.host.sockets.size;
+  }
+
+  get liveFlows(): number {
+    return this.ctx.flows.count;
+  }
+
   drops(cause: number): number {
     return this.counters[DROP_BASE - cause]!;
   }
@@ -501,7 +521,6 @@ export class SimEngine {
     return n;
   }
 
-  /** Resources in use; all 0 when every slot, flow and timer is free. */
   leftovers(): Record<string, number> {
     return {
       readerSmall: this.#readerSmall.capacity - this.#readerSmall.free,

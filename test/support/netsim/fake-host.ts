@@ -19,6 +19,7 @@ import {
 } from '../../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
 import { Errno } from '../../../src/sys/constants.ts';
+import { HOST_STATE_WORDS } from '../../../src/workers/flow/flow-state.ts';
 import {
   type DescriptorOut,
   linkBytes,
@@ -41,6 +42,7 @@ import {
   rewindOffset,
   sendMark,
   ToHost,
+  takeOverStateAt,
   toHostText,
 } from '../../../src/workers/link/to-host.ts';
 import {
@@ -93,6 +95,8 @@ export interface FakeHostOptions {
   readonly fromShard: RingConsumer;
   readonly toShard: RingProducer;
   readonly toReaders: ReaderReturns;
+  /** Released sockets by token, of all stages; absent: sockets do not move. */
+  readonly moved?: Map<number, FakeSocket>;
   /** Called when a connect() begins: sets its outcome, e.g. socket.connectAfter(1). */
   onOpen(socket: FakeSocket): void;
   /** Called after an event outside poll(): schedules a poll(). */
@@ -106,11 +110,13 @@ interface Queued {
   len: number;
 }
 
+let tokens = 0;
+
 /** One host socket with its peer. */
 export class FakeSocket {
-  readonly #host: FakeHost;
+  #host: FakeHost;
   readonly #clock: Clock;
-  readonly flow: number;
+  flow: number;
   /** Remote address words and port of openTcp. */
   readonly address: readonly number[];
   readonly port: number;
@@ -157,6 +163,8 @@ export class FakeSocket {
   sendErrno = 0;
   dirty = false;
   readable = false;
+  /** In place of a descriptor. */
+  readonly token = ++tokens;
 
   /** Called when bytes or FIN arrive at the peer. */
   onReceived: (() => void) | null = null;
@@ -169,6 +177,12 @@ export class FakeSocket {
     this.flow = flow;
     this.address = address;
     this.port = port;
+  }
+
+  /** The socket belongs to another host-io stage from now on. */
+  moveTo(host: FakeHost, flow: number): void {
+    this.#host = host;
+    this.flow = flow;
   }
 
   connectAfter(ms: number): void {
@@ -305,6 +319,40 @@ export class FakeHost {
     this.#o.toReaders.free(slotA, slotB);
   }
 
+  /** As HostIo.isBehind. */
+  get isBehind(): boolean {
+    return this.#o.toShard.overflowed > 0;
+  }
+
+  /** As HostIo.release(). */
+  release(flow: number, state: Uint32Array): boolean {
+    const s = this.sockets.get(flow);
+    const { moved } = this.#o;
+    if (s === undefined || moved === undefined || s.state !== 'open') return false;
+    if (s.eofSent || s.errorSent || s.closing || s.sendErrno !== 0 || s.refused) return false;
+    if (s.queue.length > 0 || s.freed !== 0 || s.provisional !== 0) return false;
+    if (s.finishing && !s.gotFin) throw new Error('the socket is released before all commands are done');
+    const token = s.token;
+    state.set([token, s.refusals, s.consumed, 0xdead, s.peeked, s.credit, s.readLimit, 0xbeef]);
+    // The stage's part of the state has to come by the message.
+    Object.assign(s, { peeked: -1, credit: -1, readLimit: -1, refusals: -1 });
+    this.sockets.delete(flow);
+    moved.set(token, s);
+    return true;
+  }
+
+  #takeOver(flow: number, w: Uint32Array, at: number): void {
+    const [token, refusals, consumed, , peeked, credit, readLimit] = w.subarray(at, at + HOST_STATE_WORDS);
+    const s = this.#o.moved?.get(token!);
+    if (s === undefined) throw new Error(`shard: takeOver of unknown socket ${token}`);
+    if (this.sockets.has(flow)) throw new Error(`shard: takeOver for flow ${flow}, which has a socket`);
+    if (consumed !== s.consumed) throw new Error(`takeOver: ${consumed} consumed, not ${s.consumed}`);
+    this.#o.moved!.delete(token!);
+    Object.assign(s, { peeked, credit, readLimit, refusals, readable: true });
+    s.moveTo(this, flow);
+    this.sockets.set(flow, s);
+  }
+
   /** @returns whether there was work */
   poll(): boolean {
     const ring = this.#o.fromShard;
@@ -350,6 +398,8 @@ export class FakeHost {
         this.#o.onOpen(socket);
         return;
       }
+      case ToHost.takeOver:
+        return this.#takeOver(flow, w, takeOverStateAt(at));
       case ToHost.adopt:
       case ToHost.refuse: {
         const token = acceptedSocket(w, at);

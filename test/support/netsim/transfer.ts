@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 import { addressParse } from '../../../src/proto/address.ts';
 import { FrameChecker } from './checker.ts';
 import { Clock } from './clock.ts';
-import { NOTHING_LEFT, SimEngine, type SimOptions } from './engine.ts';
+import { NOTHING_LEFT, SimEngine, type SimOptions, type Simulated } from './engine.ts';
 import type { FakeSocket } from './fake-host.ts';
 import { type GuestOptions, GuestTcp } from './guest.ts';
 import { Link, type LinkOptions } from './link.ts';
@@ -70,11 +70,11 @@ export interface TransferOptions {
   readonly limitMs?: number;
 }
 
-export interface TransferResult {
+export interface TransferResult<E = SimEngine> {
   readonly ms: number;
   readonly guests: readonly GuestTcp[];
   readonly sockets: readonly FakeSocket[];
-  readonly engine: SimEngine;
+  readonly engine: E;
   readonly frames: FrameChecker;
   /** Bytes of both directions per virtual second. */
   readonly goodput: number;
@@ -124,8 +124,16 @@ function play(clock: Clock, socket: FakeSocket, o: TransferOptions): void {
  * flows and timers are free again. A failure prints the seed.
  */
 export function runTransfer(o: TransferOptions): TransferResult {
+  return runTransferThrough(o, (options) => new SimEngine(options));
+}
+
+/** As runTransfer(), through another engine. @param make  makes it; the generator is that of the run */
+export function runTransferThrough<E extends Simulated>(
+  o: TransferOptions,
+  make: (options: SimOptions, prng: Prng) => E,
+): TransferResult<E> {
   try {
-    return run(o);
+    return run(o, make);
   } catch (cause) {
     const text = cause instanceof Error ? cause.message : String(cause);
     throw new Error(
@@ -152,7 +160,10 @@ function unpadded(frame: Uint8Array, vnet: boolean): Uint8Array {
   return frame.subarray(0, ip + total);
 }
 
-function run(o: TransferOptions): TransferResult {
+function run<E extends Simulated>(
+  o: TransferOptions,
+  make: (options: SimOptions, prng: Prng) => E,
+): TransferResult<E> {
   const prng = new Prng(o.seed);
   const clock = new Clock(1000 + prng.unit() * 1e6);
   const vnet = o.vnet ?? true;
@@ -171,7 +182,7 @@ function run(o: TransferOptions): TransferResult {
       guest.receive(s, gso);
     },
   );
-  const engine = new SimEngine({
+  const options: SimOptions = {
     clock,
     vnet,
     mtu,
@@ -202,7 +213,8 @@ function run(o: TransferOptions): TransferResult {
       sockets.push(socket);
       play(clock, socket, o);
     },
-  });
+  };
+  const engine = make(options, prng);
   try {
     const up = new Link<Uint8Array>(clock, prng, o.up ?? {}, (frame) => engine.fromGuest(frame));
     const transmit = (frame: Uint8Array): void => {
@@ -228,9 +240,7 @@ function run(o: TransferOptions): TransferResult {
     }
     const limit = startedAt + (o.limitMs ?? 120_000);
     const finished = (): boolean =>
-      guests.every((g) => g.done || g.gotRst) &&
-      engine.host.sockets.size === 0 &&
-      engine.ctx.flows.count === 0;
+      guests.every((g) => g.done || g.gotRst) && engine.openSockets === 0 && engine.liveFlows === 0;
     let doneAt = 0;
     for (let steps = 0; !finished(); steps++) {
       if (steps > MAX_STEPS || !clock.step(limit)) {

@@ -13,6 +13,7 @@ import { seqDiff, seqGt, seqLt } from '../../../proto/seq.ts';
 import { newTcpOptions, TCP_MAX_SACK, TCP_MIN_BYTES, tcpOptions } from '../../../proto/tcp.ts';
 import { Counter, recordHistogram } from '../../../ring/counters.ts';
 import { Histogram } from '../../../ring/histograms.ts';
+import type { FlowState } from '../../flow/flow-state.ts';
 import { rewindWrite } from '../../link/to-host.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { Packet } from '../packet.ts';
@@ -213,6 +214,18 @@ export class Retransmission {
     if (ms > RTO_MAX_MS) ms = RTO_MAX_MS;
     if (this.#mayProbe(flow)) ms = Math.min(ms, Math.max(PROBE_MIN_MS, 2 * tcb.srtt[flow]!));
     this.#ctx.timers.arm(id, this.#ctx.now + ms);
+  }
+
+  /** Write when the timer will fire: a flow that moves often must not wait longer for that. */
+  save(flow: number, to: FlowState): void {
+    to.putNumber(this.#ctx.timers.msUntil(flow * TIMER_KINDS + TimerKind.retransmit, this.#ctx.now));
+  }
+
+  /** Arm the timer as save() has found it. */
+  restore(flow: number, from: FlowState): void {
+    const ms = from.takeNumber();
+    if (ms === Number.POSITIVE_INFINITY) this.arm(flow);
+    else this.#ctx.timers.arm(flow * TIMER_KINDS + TimerKind.retransmit, this.#ctx.now + ms);
   }
 
   /**
