@@ -72,6 +72,7 @@ import { chatterKind4, chatterKind6, packetChatter } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS } from './context.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
+import { OtherProtocols } from './other-protocols.ts';
 import { type Packet, packetDiscard, packetFree } from './packet.ts';
 import { ResolverChoice } from './resolvers.ts';
 import { TcpTranslator } from './tcp.ts';
@@ -121,6 +122,7 @@ export class Shard implements Stage, FlowSource {
   readonly #tcp: TcpTranslator;
   readonly #udp: UdpTranslator;
   readonly #ping: PingTranslator;
+  readonly #otherProtocols: OtherProtocols;
   readonly #resolvers: ResolverChoice;
   readonly #fire: (id: number) => void;
   #nextRa = 0;
@@ -200,6 +202,7 @@ export class Shard implements Stage, FlowSource {
     this.#tcp = new TcpTranslator(ctx, this.#resolvers);
     this.#udp = new UdpTranslator(ctx, this.#resolvers);
     this.#ping = new PingTranslator(ctx);
+    this.#otherProtocols = new OtherProtocols(ctx);
     this.#fire = (id) => {
       const flow = Math.floor(id / TIMER_KINDS);
       const kind = id % TIMER_KINDS;
@@ -452,7 +455,7 @@ export class Shard implements Stage, FlowSource {
       case IpProtocol.igmp:
         return packetChatter(ctx, p, Counter.groupReports);
       default:
-        return packetDiscard(ctx, p, StageDrop.ipProtocol);
+        return this.#otherProtocols.refuse(p, 0);
     }
   }
 
@@ -498,7 +501,7 @@ export class Shard implements Stage, FlowSource {
       case IpProtocol.icmpv6:
         return this.#onIcmpv6(p);
       default:
-        return packetDiscard(ctx, p, StageDrop.ipProtocol);
+        return this.#otherProtocols.refuse(p, this.#upper[Ipv6Out.nextHeaderAt]!);
     }
   }
 

@@ -24,7 +24,7 @@
  * dhcpv6.ts). Queries to the dns address are handled by dns-forward.ts.
  */
 
-import { addressCopy, addressEqual, familyOf, isMulticast, isUnspecified } from '../../proto/address.ts';
+import { addressCopy, addressEqual, familyOf, isUnspecified } from '../../proto/address.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
 import { DNS_PORT } from '../../proto/dns.ts';
@@ -102,8 +102,6 @@ export class UdpTranslator {
   readonly dns: DnsForward;
   readonly #ctx: ShardContext;
   readonly #resolvers: ResolverChoice;
-  /** Directed broadcast address of the guest's subnet; 0: none. */
-  readonly #broadcast: number;
   // By flow.
   readonly #state: Uint8Array;
   /** When the last datagram passed, monotonic milliseconds. */
@@ -141,10 +139,6 @@ export class UdpTranslator {
     this.#listener = new Uint32Array(flows);
     this.#peer = new Uint32Array(flows * PEER_WORDS);
     ctx.flows.onGiveWay(IpProtocol.udp, (flow) => this.#close(flow));
-    const plan = ctx.plan.addresses.ipv4;
-    // A /31 and a /32 have no broadcast address (RFC 3021).
-    const hostBits = plan === undefined || plan.prefixLen > 30 ? 0 : 2 ** (32 - plan.prefixLen) - 1;
-    this.#broadcast = hostBits === 0 ? 0 : (ctx.addressing.guest[3]! | hostBits) >>> 0;
   }
 
   /** Handle a UDP packet of the guest. Takes over its slots. */
@@ -168,7 +162,7 @@ export class UdpTranslator {
     if (!this.#checksumOk(p, udpBytes)) return Drop.udpChecksum;
     const srcPort = udpSrcPort(u8, p.transportAt);
     const dstPort = udpDstPort(u8, p.transportAt);
-    const isGroup = this.#isGroup(p);
+    const isGroup = ctx.addressing.isGroup(p.addr, 4);
     if (dstPort === DHCP_SERVER_PORT && p.family === 4 && (isGroup || this.#isDhcpServer(p))) {
       handleDhcp(ctx, p);
       return 0;
@@ -244,12 +238,6 @@ export class UdpTranslator {
     if (udpChecksum(this.#ctx.u8, p.transportAt) === 0) return p.family === 4; // no checksum, which IPv6 forbids
     const pseudo = pseudoSumWords(p.family, p.addr, 0, p.addr, 4, IpProtocol.udp, udpBytes);
     return packetChecksumOk(this.#ctx, p, udpBytes, pseudo);
-  }
-
-  #isGroup(p: Packet): boolean {
-    if (p.family === 6) return isMulticast(p.addr, 4);
-    const dst = p.addr[7]!;
-    return dst >>> 28 >= 14 || (this.#broadcast !== 0 && dst === this.#broadcast);
   }
 
   #isDhcpServer(p: Packet): boolean {

@@ -212,6 +212,8 @@ export class TcpHandshake {
       tcb.flags[flow]! |= TcbFlag.wscaleOk;
       tcb.sndWscale[flow] = o.wscale;
     }
+    // Without an option of ours in the SYN,ACK the guest falls back to plain TCP (RFC 8684 section 3.7).
+    if (o.hasMptcp) this.#ctx.counters[Counter.tcpMptcpDeclined]!++;
     if (o.sackPermitted) tcb.flags[flow]! |= TcbFlag.sackOk;
     if (o.hasTs) {
       tcb.flags[flow]! |= TcbFlag.tsOk;
