@@ -192,11 +192,13 @@ export const SO_PEEK_OFF = 42;
 
 // <linux/in.h>
 export const SOL_IP = 0;
+export const IP_TOS = 1;
 export const IP_TTL = 2;
 export const IP_PKTINFO = 8;
 export const IP_MTU_DISCOVER = 10;
 export const IP_RECVERR = 11;
 export const IP_RECVTTL = 12;
+export const IP_RECVTOS = 13;
 export const IP_FREEBIND = 15;
 export const IP_BIND_ADDRESS_NO_PORT = 24;
 export const IP_PMTUDISC_WANT = 1;
@@ -212,6 +214,8 @@ export const IPV6_RECVPKTINFO = 49;
 export const IPV6_PKTINFO = 50;
 export const IPV6_RECVHOPLIMIT = 51;
 export const IPV6_HOPLIMIT = 52;
+export const IPV6_RECVTCLASS = 66;
+export const IPV6_TCLASS = 67;
 export const IPV6_FREEBIND = 78;
 
 // <linux/tcp.h>

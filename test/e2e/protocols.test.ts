@@ -65,48 +65,44 @@ for name, value in zip(names, values):
     if value != '0': print(name, value)
 `;
 
-describeE2e(
-  'protocols that are not carried',
-  [requireTool('python3', 'apt package python3-minimal')],
-  () => {
-    let bed: Bed;
+describeE2e('protocols that are not carried', [requireTool('python3', 'apt package python3-minimal')], () => {
+  let bed: Bed;
+  beforeAll(async () => {
+    bed = await makeBed();
+  });
+  afterAll(() => bed?.close());
+
+  describe.each(engine.plans)('%s', (plan) => {
+    let guest: Guest;
     beforeAll(async () => {
-      bed = await makeBed();
+      guest = await bed.engine({ plan });
     });
-    afterAll(() => bed?.close());
+    afterAll(() => guest?.stop());
 
-    describe.each(engine.plans)('%s', (plan) => {
-      let guest: Guest;
-      beforeAll(async () => {
-        guest = await bed.engine({ plan });
-      });
-      afterAll(() => guest?.stop());
-
-      describe.each(FAMILIES)('$name', ({ name, peer }) => {
-        const error = name === 'IPv4' ? 'ENOPROTOOPT' : 'EPROTO';
-        it.each([
-          ['UDP-Lite', 136, 'datagram'],
-          ['SCTP', 132, 'raw'],
-          ['DCCP', 33, 'raw'],
-          ['an experiment (RFC 3692)', 253, 'raw'],
-        ])('%s: refused at once', async (_, proto, kind) => {
-          const out = await succeed(guest, ['python3', '-c', SEND, peer, String(proto), kind]);
-          if (out.trim() === 'no such socket' && kind === 'datagram') return; // the kernel has no UDP-Lite
-          expect(out.trim()).toBe(error);
-        });
-      });
-
-      it('SCTP to groups: no error', async () => {
-        expect(await succeed(guest, ['python3', '-c', SEND_TO_GROUPS])).toBe('none\nnone\nnone\n');
-      });
-
-      it('multipath TCP: the connection is plain TCP', async () => {
-        if ((await guest.inside(['test', '-e', '/proc/sys/net/mptcp/enabled'])).status !== 0) return;
-        const out = await succeed(guest, ['python3', '-c', MPTCP, PEER4, String(PORT.echo)]);
-        expect(out).toContain('over plain TCP\n');
-        expect(out).toContain('MPCapableSYNTX 1');
-        expect(out).toContain('MPCapableFallbackSYNACK 1');
+    describe.each(FAMILIES)('$name', ({ name, peer }) => {
+      const error = name === 'IPv4' ? 'ENOPROTOOPT' : 'EPROTO';
+      it.each([
+        ['UDP-Lite', 136, 'datagram'],
+        ['SCTP', 132, 'raw'],
+        ['DCCP', 33, 'raw'],
+        ['an experiment (RFC 3692)', 253, 'raw'],
+      ])('%s: refused at once', async (_, proto, kind) => {
+        const out = await succeed(guest, ['python3', '-c', SEND, peer, String(proto), kind]);
+        if (out.trim() === 'no such socket' && kind === 'datagram') return; // the kernel has no UDP-Lite
+        expect(out.trim()).toBe(error);
       });
     });
-  },
-);
+
+    it('SCTP to groups: no error', async () => {
+      expect(await succeed(guest, ['python3', '-c', SEND_TO_GROUPS])).toBe('none\nnone\nnone\n');
+    });
+
+    it('multipath TCP: the connection is plain TCP', async () => {
+      if ((await guest.inside(['test', '-e', '/proc/sys/net/mptcp/enabled'])).status !== 0) return;
+      const out = await succeed(guest, ['python3', '-c', MPTCP, PEER4, String(PORT.echo)]);
+      expect(out).toContain('over plain TCP\n');
+      expect(out).toContain('MPCapableSYNTX 1');
+      expect(out).toContain('MPCapableFallbackSYNACK 1');
+    });
+  });
+});

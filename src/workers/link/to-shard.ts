@@ -72,6 +72,8 @@ export type DataKind = (typeof DataKind)[keyof typeof DataKind];
 export const SentFlag = { empty: 1, refused: 2 } as const;
 
 const GSO_TYPE_MASK = 0x7f;
+/** In word 7 of listenerDatagram: TOS above the listener's number. */
+const LISTENER_TOS_SHIFT = 24;
 
 /** Bits of `offload` above the VnetGso type. */
 export const FrameFlag = {
@@ -277,17 +279,20 @@ export function datagramWrite(
   bytes: number,
   ttl: number,
   gsoSize: number,
+  tos = 0,
 ): void {
   const at = reserveWithSlots(out, ToShard.datagram, flow, slotA, slotB, slotOffset, bytes);
   const w = out.words;
-  w[at + 6] = ttl;
+  w[at + 6] = ttl | (tos << 8);
   w[at + 7] = gsoSize;
   out.commit();
 }
 
-export const datagramTtl = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const datagramTtl = (w: Uint32Array, at: number): number => w[at + 6]! & 0xff;
+/** For datagram. */
+export const datagramTos = (w: Uint32Array, at: number): number => w[at + 6]! >>> 8;
 /** For datagram and unsolicitedDatagram. */
-export const datagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const datagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]! & 0xffff;
 
 /**
  * Passes the slots on. listenerDatagramGuestWrite() must have written to the first one. Ten parameters: the
@@ -309,11 +314,12 @@ export function listenerDatagramWrite(
   ports: number,
   addresses: Uint32Array,
   a: number,
+  tos = 0,
 ): void {
   const at = reserveWithSlots(out, ToShard.listenerDatagram, zone, slotA, slotB, slotOffset, bytes);
   const w = out.words;
   w[at + 6] = ports;
-  w[at + 7] = listener;
+  w[at + 7] = (listener | (tos << LISTENER_TOS_SHIFT)) >>> 0;
   addressCopy(addresses, a, w, at + 8);
   addressCopy(addresses, a + 4, w, at + 12);
   out.commit();
@@ -340,7 +346,9 @@ export function listenerDatagramGuest(pool: Uint8Array, slotAt: number, guest: U
 }
 
 export const listenerDatagramZone = (w: Uint32Array, at: number): number => w[at + 1]!;
-export const listenerDatagramIndex = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const listenerDatagramIndex = (w: Uint32Array, at: number): number =>
+  w[at + 7]! & ((1 << LISTENER_TOS_SHIFT) - 1);
+export const listenerDatagramTos = (w: Uint32Array, at: number): number => w[at + 7]! >>> LISTENER_TOS_SHIFT;
 /** Index in the ring's words of the local address to which the peer has sent. */
 export const listenerDatagramLocalAt = (at: number): number => at + 12;
 
@@ -371,16 +379,18 @@ export function unsolicitedDatagramWrite(
   addresses: Uint32Array,
   p: number,
   g: number,
+  tos = 0,
 ): void {
   const at = reserveWithSlots(out, ToShard.unsolicitedDatagram, 0, slotA, slotB, slotOffset, bytes);
   const w = out.words;
   w[at + 6] = ports;
-  w[at + 7] = gsoSize;
+  w[at + 7] = gsoSize | (tos << 16);
   addressCopy(addresses, p, w, at + 8);
   addressCopy(addresses, g, w, at + 12);
   out.commit();
 }
 
+export const unsolicitedDatagramTos = (w: Uint32Array, at: number): number => w[at + 7]! >>> 16;
 /** Index of the guest's address in the ring's words. */
 export const unsolicitedDatagramGuestAt = (at: number): number => at + 12;
 
@@ -456,17 +466,19 @@ export function toShardText(w: Uint32Array, at = 0): string {
     }
     case ToShard.datagram: {
       const ttl = clause(datagramTtl(w, at), (value) => `ttl ${value}`);
-      return `${flow}, ${bytes}${ttl}${segmentsText(datagramGsoSize(w, at))}`;
+      return `${flow}, ${bytes}${ttl}${tosText(datagramTos(w, at))}${segmentsText(datagramGsoSize(w, at))}`;
     }
     case ToShard.listenerDatagram: {
       const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
       const to = endpointText(w, listenerDatagramLocalAt(at), datagramGuestPort(w, at));
-      return `${name} ${listenerDatagramIndex(w, at)}, ${from} to ${to}, ${bytes}`;
+      const tos = tosText(listenerDatagramTos(w, at));
+      return `${name} ${listenerDatagramIndex(w, at)}, ${from} to ${to}, ${bytes}${tos}`;
     }
     case ToShard.unsolicitedDatagram: {
       const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
       const to = endpointText(w, unsolicitedDatagramGuestAt(at), datagramGuestPort(w, at));
-      return `${name}, ${from} to ${to}, ${bytes}${segmentsText(datagramGsoSize(w, at))}`;
+      const tos = tosText(unsolicitedDatagramTos(w, at));
+      return `${name}, ${from} to ${to}, ${bytes}${tos}${segmentsText(datagramGsoSize(w, at))}`;
     }
     case ToShard.icmpError:
       return `${flow}, ${errorText(w, at)}`;
@@ -474,6 +486,8 @@ export function toShardText(w: Uint32Array, at = 0): string {
       return flow;
   }
 }
+
+const tosText = (tos: number): string => clause(tos, (value) => `tos ${value}`);
 
 const segmentsText = (gsoSize: number): string => clause(gsoSize, (size) => `segments of ${size}`);
 

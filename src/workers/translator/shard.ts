@@ -19,6 +19,7 @@ import {
   ipv4HeaderBytes,
   ipv4Protocol,
   ipv4Src,
+  ipv4Tos,
   ipv4TotalLen,
   ipv4Ttl,
 } from '../../proto/ipv4.ts';
@@ -31,6 +32,7 @@ import {
   ipv6HeaderBytes,
   ipv6HopLimit,
   ipv6PayloadLen,
+  ipv6TrafficClass,
   ipv6Upper,
 } from '../../proto/ipv6.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
@@ -137,6 +139,7 @@ export class Shard implements Stage, FlowSource {
     family: 4,
     proto: 0,
     ttl: 0,
+    tos: 0,
     dontFragment: false,
     hash: 0,
     ports: 0,
@@ -432,6 +435,7 @@ export class Shard implements Stage, FlowSource {
     p.family = 4;
     p.proto = ipv4Protocol(u8, ipAt);
     p.ttl = ipv4Ttl(u8, ipAt);
+    p.tos = ipv4Tos(u8, ipAt);
     p.dontFragment = ipv4DontFragment(u8, ipAt);
     p.transportAt = ipAt + headerBytes;
     p.transportBytes = total - headerBytes;
@@ -481,6 +485,7 @@ export class Shard implements Stage, FlowSource {
     p.family = 6;
     p.proto = this.#upper[Ipv6Out.protocol]!;
     p.ttl = ipv6HopLimit(u8, ipAt);
+    p.tos = ipv6TrafficClass(u8, ipAt);
     p.transportAt = ipAt + this.#upper[Ipv6Out.upperAt]!;
     p.transportBytes = total - this.#upper[Ipv6Out.upperAt]!;
     p.transportBytesInA = Math.min(p.transportBytes, inA - this.#upper[Ipv6Out.upperAt]!);

@@ -39,13 +39,14 @@ import { FlowState } from '../flow/flow-report.ts';
 import { newFlowTuple } from '../flow/flow-tuple.ts';
 import { nextHopMtu, quotedFlow, quotedProtocol, quotedTcpSeq } from '../flow/quoted-flow.ts';
 import { linkFlow } from '../link/descriptor.ts';
+import { setTosWrite } from '../link/to-host.ts';
 import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
 import { readerSlotsOfShard } from '../placement.ts';
 import { type ShardContext, TimerKind } from './context.ts';
 import { type Packet, packetChecksumOk, packetDiscard, packetFree } from './packet.ts';
 import type { ResolverChoice } from './resolvers.ts';
 import { TcpClosing } from './tcp/closing.ts';
-import { MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-blocks.ts';
+import { DSCP_MASK, MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-blocks.ts';
 import { GsoBatch } from './tcp/gso-batch.ts';
 import { TcpHandshake } from './tcp/handshake.ts';
 import { KeepAlive } from './tcp/keep-alive.ts';
@@ -180,6 +181,7 @@ export class TcpTranslator {
       return packetFree(ctx, p);
     }
     if (!(flags & TcpFlag.ack)) return packetFree(ctx, p);
+    if ((p.tos & DSCP_MASK) !== tcb.tos[flow]) this.#changeTos(flow, p);
 
     if (!this.#sender.onAck(flow, p, headerBytes, seq, payloadBytes, flags)) return packetFree(ctx, p);
 
@@ -190,6 +192,13 @@ export class TcpTranslator {
     }
 
     this.#receiver.onPayload(p, flow, headerBytes, seq, payloadBytes, flags);
+  }
+
+  /** The guest has changed the DSCP of a connection: the host's socket gets it too. */
+  #changeTos(flow: number, p: Packet): void {
+    const tos = p.tos & DSCP_MASK;
+    this.#tcb.tos[flow] = tos;
+    setTosWrite(this.#ctx.toHost, flow, p.family, tos);
   }
 
   /**

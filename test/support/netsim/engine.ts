@@ -204,6 +204,7 @@ export class SimEngine {
     family: 4,
     proto: 6,
     ttl: 64,
+    tos: 0,
     dontFragment: true,
     hash: 0,
     ports: 0,

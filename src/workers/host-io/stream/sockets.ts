@@ -52,17 +52,20 @@ import {
   creditReadLimit,
   openRemoteAt,
   openRemotePort,
+  openTcpTos,
   openZone,
   rewindBytes,
   rewindOffset,
   sendMark,
+  setTosFamily,
+  setTosValue,
   ToHost,
 } from '../../link/to-host.ts';
 import { closedWrite, errorWrite, openedWrite, openFailedWrite } from '../../link/to-shard.ts';
 import type { HostContext, SocketModule } from '../context.ts';
 import { Outbound } from '../outbound.ts';
 import { ConnectingList } from './connecting-list.ts';
-import { StreamListeners, setStreamOptions } from './listeners.ts';
+import { StreamListeners, setStreamOptions, setTos } from './listeners.ts';
 import { StreamReceiver } from './receiver.ts';
 import { StreamSender } from './sender.ts';
 import { type StreamEnding, StreamFlag, StreamTable } from './socket-table.ts';
@@ -121,6 +124,10 @@ export class StreamSockets implements SocketModule, StreamEnding {
         return this.#open(gid, words, at);
       case ToHost.rewind:
         return this.#receiver.onRewind(gid, rewindOffset(words, at), rewindBytes(words, at));
+      case ToHost.setTos:
+        if (flags[gid]! & StreamFlag.open)
+          setTos(this.#table.fd.get(gid), setTosFamily(words, at), setTosValue(words, at));
+        return;
       case ToHost.finish:
         flags[gid]! |= StreamFlag.finish;
         return this.#sender.markDirty(gid);
@@ -179,6 +186,8 @@ export class StreamSockets implements SocketModule, StreamEnding {
     this.#begin(gid, fd);
     setStreamOptions(fd);
     this.#receiver.enablePeekOffset(fd);
+    const tos = openTcpTos(words, at);
+    if (tos !== 0) setTos(fd, domain === AF_INET ? 4 : 6, tos);
     const outbound = this.#outbound;
     let r = outbound.bindDevice(fd, words, remoteAt);
     if (r >= 0) r = outbound.bindStream(fd, words, remoteAt);

@@ -71,6 +71,8 @@ export const TcbFlag = {
   finProvisional: 1 << 18,
 } as const;
 
+/** The part of the TOS that is carried to the host's socket: TCP's ECN is between the two ends of each side. */
+export const DSCP_MASK = 0xfc;
 /** No flow, or no list entry. */
 export const NONE = -1;
 /** A smaller MSS of the guest is raised to this: it would cost too many segments. */
@@ -139,6 +141,8 @@ export class TcpControlBlocks {
   readonly timedAt: Float64Array;
   /** Consecutive time-outs, or zero-window probes. */
   readonly tries: Uint8Array;
+  /** DSCP << 2 of the guest's segments, which the host's socket has too. */
+  readonly tos: Uint8Array;
   /** When the guest's last segment arrived, monotonic milliseconds. */
   readonly lastSeen: Float64Array;
   /**
@@ -178,6 +182,7 @@ export class TcpControlBlocks {
     this.timedSeq = new Uint32Array(flows);
     this.timedAt = new Float64Array(flows);
     this.tries = new Uint8Array(flows);
+    this.tos = new Uint8Array(flows);
     this.lastSeen = new Float64Array(flows);
     this.bigLosses = new Uint8Array(flows);
   }
@@ -203,6 +208,7 @@ export class TcpControlBlocks {
     this.rttvar[flow] = 0;
     this.rto[flow] = RTO_INITIAL_MS;
     this.tries[flow] = 0;
+    this.tos[flow] = 0;
     this.lastSeen[flow] = now;
     this.bigLosses[flow] = 0;
     this.provisional[flow] = 0;

@@ -50,6 +50,7 @@ import type { ResolverChoice, Resolvers } from '../resolvers.ts';
 import { ipHeaderBytes } from '../to-guest.ts';
 import type { TcpClosing } from './closing.ts';
 import {
+  DSCP_MASK,
   MSS_MIN,
   RTO_INITIAL_MS,
   RTO_MAX_MS,
@@ -166,6 +167,7 @@ export class TcpHandshake {
     tcb.rcvAdv[flow] = tcb.rcvNxt[flow]!;
     this.#readSynOptions(p, flow, headerBytes);
     tcb.sndWnd[flow] = tcpWindow(u8, p.transportAt);
+    tcb.tos[flow] = p.tos & DSCP_MASK;
     tcb.state[flow] = TcbState.connecting;
     ctx.counters[Counter.tcpOpened]!++;
     if (destination === Destination.dns) {
@@ -233,7 +235,7 @@ export class TcpHandshake {
    * @param zone  index of the interface through which the address is reached; 0: the plan's
    */
   #open(flow: number, port: number, zone: number): void {
-    openTcpWrite(this.#ctx.toHost, flow, this.#words, 0, port, zone);
+    openTcpWrite(this.#ctx.toHost, flow, this.#words, 0, port, zone, this.#tcb.tos[flow]!);
   }
 
   /**
