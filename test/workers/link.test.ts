@@ -66,6 +66,7 @@ const TO_HOST: readonly [string, Write][] = [
     'openTcp flow 3 to 192.0.2.1:53000, tos 184',
     (out) => toHost.openTcpWrite(out, 3, V4, 4, 53_000, 0, 0xb8),
   ],
+  ['keepAlive flow 3 every 65535 s', (out) => toHost.keepAliveWrite(out, 3, 65_535)],
   ['setTos flow 3 184', (out) => toHost.setTosWrite(out, 3, 6, 0xb8)],
   [
     'sendDatagram flow 3, 10 bytes, tos 0',

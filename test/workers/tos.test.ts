@@ -3,7 +3,6 @@
  * TOS (DSCP and ECN) of datagrams: set on the socket when a flow's changes, and reported by the socket from
  * then on. Peers are real sockets, whose TOS the tests set and read.
  */
-import { readdirSync, readlinkSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';
 import { IP_TOS, IPV6_TCLASS, SOL_IP, SOL_IPV6 } from '../../src/sys/constants.ts';
@@ -12,6 +11,7 @@ import { SendFragment, sendFromListenerWrite, sendOptions } from '../../src/work
 import { datagramTos, listenerDatagramTos, unsolicitedDatagramTos } from '../../src/workers/link/to-shard.ts';
 import { datagramBed } from '../support/datagram-bed.ts';
 import { freePort } from '../support/datagram-peer.ts';
+import { openSockets } from '../support/open-sockets.ts';
 import { pattern } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
@@ -19,17 +19,6 @@ const { rig, peer } = datagramBed();
 /** AF31 and CE. */
 const MARK = 0x6b;
 const tos = (value: number) => ({ options: sendOptions(0, SendFragment.unchanged, value) });
-
-const openSockets = (): number[] =>
-  readdirSync('/proc/self/fd')
-    .filter((fd) => {
-      try {
-        return readlinkSync(`/proc/self/fd/${fd}`).startsWith('socket:');
-      } catch {
-        return false; // the descriptor of the directory itself
-      }
-    })
-    .map(Number);
 
 /** A peer that marks what it sends. */
 async function markingPeer(address: string, level: number, option: number) {

@@ -16,6 +16,7 @@
  *   sendDatagram      flow       slots   offset  bytes  options           gso size   borrowed
  *   sendFromListener  interface  slots   offset  bytes  port << 16 | tos  listener   remote          local
  *   setTos            flow       -       -       -      tos               family
+ *   keepAlive         flow       -       -       -      seconds
  *
  *   options   | 0 ... | 1 bit: tos is set | tos 8 bits | 0 ... | SendFragment 2 bits | ttl 8 bits |
  *             bit 24                         16                  8                     0
@@ -61,6 +62,8 @@ export const ToHost = {
   sendFromListener: 15,
   /** Set the DSCP of a stream socket. */
   setTos: 16,
+  /** Have the kernel send keep-alives on a stream socket as often as the guest does. */
+  keepAlive: 17,
 } as const;
 export type ToHost = (typeof ToHost)[keyof typeof ToHost];
 
@@ -280,6 +283,15 @@ export function setTosWrite(out: DescriptorOut, flow: number, family: 4 | 6, tos
 export const setTosValue = (w: Uint32Array, at: number): number => w[at + 6]!;
 export const setTosFamily = (w: Uint32Array, at: number): 4 | 6 => (w[at + 7] === 6 ? 6 : 4);
 
+/** @param seconds  after which the guest sends a keep-alive on the idle connection, 1 to 65535 */
+export function keepAliveWrite(out: DescriptorOut, flow: number, seconds: number): void {
+  const at = reserveBare(out, ToHost.keepAlive, flow);
+  out.words[at + 6] = seconds;
+  out.commit();
+}
+
+export const keepAliveSeconds = (w: Uint32Array, at: number): number => w[at + 6]!;
+
 // ----------------------------------------------------------------------------------------- slots and datagrams
 
 /** Give slots back to host-io. Either may be NO_SLOT. */
@@ -422,6 +434,8 @@ export function toHostText(w: Uint32Array, at = 0): string {
       return `${flow} to ${rewindOffset(w, at)}${clause(rewindBytes(w, at), (n) => `${n} bytes`)}`;
     case ToHost.setTos:
       return `${flow} ${setTosValue(w, at)}`;
+    case ToHost.keepAlive:
+      return `${flow} every ${keepAliveSeconds(w, at)} s`;
     case ToHost.freeSlots:
       return `${name} ${slotsText(w, at)}`;
     case ToHost.sendDatagram:

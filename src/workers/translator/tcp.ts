@@ -102,7 +102,7 @@ export class TcpTranslator {
     const pending = new UnsentSegments(ctx, tcb, outOfOrder, output);
     const waiting = new WaitingAccepts();
     const closing = new TcpClosing(ctx, tcb, buffers, outOfOrder, output, pending, waiting);
-    const keepAlive = new KeepAlive(ctx, tcb, output, closing);
+    const keepAlive = new KeepAlive(ctx, tcb, buffers, output, closing);
     const retransmission = new Retransmission(ctx, tcb, output, pending, closing);
     const batch = new GsoBatch(ctx, tcb, output);
     const parts = { tcb, buffers, outOfOrder, timestamps, output, pending, closing, keepAlive, waiting };
@@ -135,16 +135,18 @@ export class TcpTranslator {
     p.ports = readU32(u8, p.transportAt);
     const flow = ctx.flows.find(p);
     if (flow < 0) return this.#handshake.onUnknown(p, headerBytes);
+    // An integer, as a number with a fraction would be allocated.
+    const quietMs = (ctx.now - tcb.lastSeen[flow]!) | 0;
     tcb.lastSeen[flow] = ctx.now;
     switch (tcb.state[flow]) {
       case TcbState.established:
-        return this.#onEstablished(p, flow, headerBytes);
+        return this.#onEstablished(p, flow, headerBytes, quietMs);
       case TcbState.connecting:
         // The guest repeats its SYN while connect() runs, or resets.
         if (tcpFlags(u8, p.transportAt) & TcpFlag.rst) this.#closing.abortHost(flow);
         break;
       case TcbState.synReceived:
-        if (this.#handshake.onSynReceived(p, flow)) this.#onEstablished(p, flow, headerBytes);
+        if (this.#handshake.onSynReceived(p, flow)) this.#onEstablished(p, flow, headerBytes, 0);
         return;
       case TcbState.synSent:
         return this.#handshake.onSynSent(p, flow, headerBytes);
@@ -154,8 +156,11 @@ export class TcpTranslator {
     packetFree(ctx, p);
   }
 
-  /** RFC 9293 section 3.10.7.4, for ESTABLISHED and later states. */
-  #onEstablished(p: Packet, flow: number, headerBytes: number): void {
+  /**
+   * RFC 9293 section 3.10.7.4, for ESTABLISHED and later states.
+   * @param quietMs  time since the segment before
+   */
+  #onEstablished(p: Packet, flow: number, headerBytes: number, quietMs: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const u8 = ctx.u8;
@@ -185,6 +190,7 @@ export class TcpTranslator {
 
     if (!this.#sender.onAck(flow, p, headerBytes, seq, payloadBytes, flags)) return packetFree(ctx, p);
 
+    if (payloadBytes <= 1 && seq === (rcvNxt - 1) >>> 0) this.#keepAlive.onGuestProbe(flow, quietMs);
     if (payloadBytes === 0 && !(flags & TcpFlag.fin)) {
       // A keep-alive or an old empty segment is answered by an ACK.
       if (seqLt(seq, rcvNxt)) this.#pending.wantAck(flow);

@@ -194,6 +194,11 @@ export class SimEngine {
   #timerPlannedAt = Number.POSITIVE_INFINITY;
   #polling = false;
   #closed = false;
+  /** TOS of the guest's segments. */
+  set guestTos(tos: number) {
+    this.#packet.tos = tos;
+  }
+
   readonly #packet: Packet = {
     slotA: NO_SLOT,
     slotB: NO_SLOT,

@@ -116,6 +116,8 @@ export class FakeSocket {
   readonly port: number;
 
   state: 'connecting' | 'open' | 'closed' = 'connecting';
+  /** setTos and keepAlive so far, as texts. */
+  readonly options: string[] = [];
   /** How the shard has ended the socket. */
   closedBy: 'close' | 'reset' | 'failure' | null = null;
   /** Called when the shard has ended the socket, before `closed` is sent. */
@@ -411,6 +413,10 @@ export class FakeHost {
         if (this.all.findLast((s) => s.flow === flow)?.closedBy === 'failure') return;
         return this.#closeNow(this.#socket(flow, 'reset'), 'reset');
       }
+      case ToHost.setTos:
+      case ToHost.keepAlive:
+        this.#socket(flow, 'an option').options.push(toHostText(w, at));
+        return;
       default:
         throw new Error(`shard: unknown command ${toHostText(w, at)}`);
     }

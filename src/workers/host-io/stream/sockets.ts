@@ -50,6 +50,7 @@ import {
   creditAcked,
   creditLimit,
   creditReadLimit,
+  keepAliveSeconds,
   openRemoteAt,
   openRemotePort,
   openTcpTos,
@@ -65,6 +66,7 @@ import { closedWrite, errorWrite, openedWrite, openFailedWrite } from '../../lin
 import type { HostContext, SocketModule } from '../context.ts';
 import { Outbound } from '../outbound.ts';
 import { ConnectingList } from './connecting-list.ts';
+import { HostKeepAlive } from './keep-alive.ts';
 import { StreamListeners, setStreamOptions, setTos } from './listeners.ts';
 import { StreamReceiver } from './receiver.ts';
 import { StreamSender } from './sender.ts';
@@ -80,6 +82,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
   readonly #listeners: StreamListeners;
   readonly #outbound: Outbound;
   readonly #connecting: ConnectingList;
+  readonly #keepAlive = new HostKeepAlive();
   /** By gid: time of connect(), while it runs. */
   readonly #connectAtMs: Float64Array;
   readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
@@ -127,6 +130,10 @@ export class StreamSockets implements SocketModule, StreamEnding {
       case ToHost.setTos:
         if (flags[gid]! & StreamFlag.open)
           setTos(this.#table.fd.get(gid), setTosFamily(words, at), setTosValue(words, at));
+        return;
+      case ToHost.keepAlive:
+        if (flags[gid]! & StreamFlag.open)
+          this.#keepAlive.set(this.#table.fd.get(gid), keepAliveSeconds(words, at));
         return;
       case ToHost.finish:
         flags[gid]! |= StreamFlag.finish;

@@ -143,6 +143,8 @@ export class TcpControlBlocks {
   readonly tries: Uint8Array;
   /** DSCP << 2 of the guest's segments, which the host's socket has too. */
   readonly tos: Uint8Array;
+  /** Seconds after which the guest sends a keep-alive on the idle connection; 0: it has sent none. */
+  readonly keepAliveSeconds: Uint16Array;
   /** When the guest's last segment arrived, monotonic milliseconds. */
   readonly lastSeen: Float64Array;
   /**
@@ -183,6 +185,7 @@ export class TcpControlBlocks {
     this.timedAt = new Float64Array(flows);
     this.tries = new Uint8Array(flows);
     this.tos = new Uint8Array(flows);
+    this.keepAliveSeconds = new Uint16Array(flows);
     this.lastSeen = new Float64Array(flows);
     this.bigLosses = new Uint8Array(flows);
   }
@@ -209,6 +212,7 @@ export class TcpControlBlocks {
     this.rto[flow] = RTO_INITIAL_MS;
     this.tries[flow] = 0;
     this.tos[flow] = 0;
+    this.keepAliveSeconds[flow] = 0;
     this.lastSeen[flow] = now;
     this.bigLosses[flow] = 0;
     this.provisional[flow] = 0;
