@@ -81,6 +81,22 @@ export function tcpWindow(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 14);
 }
 
+/** Offset of the urgent pointer from the start of the header. */
+const TCP_URGENT = 18;
+
+/**
+ * Urgent pointer; valid only with TcpFlag.urg. Counted from the segment's first byte to the one behind the
+ * urgent byte, as kernels do (RFC 6093 section 3.1).
+ */
+export function tcpUrgent(pool: Uint8Array, at: number): number {
+  return readU16(pool, at + TCP_URGENT);
+}
+
+/** Write the urgent pointer. */
+export function tcpUrgentWrite(pool: Uint8Array, at: number, urgent: number): void {
+  writeU16(pool, at + TCP_URGENT, urgent);
+}
+
 /** The checksum field. */
 export function tcpChecksum(pool: Uint8Array, at: number): number {
   return readU16(pool, at + TCP_CHECKSUM);

@@ -20,10 +20,10 @@ import {
   tcpSeq,
   tcpSrcPort,
   tcpSynOptionsWrite,
+  tcpUrgent,
   tcpWindow,
   tcpWrite,
 } from '../../src/proto/tcp.ts';
-import { tcpUrgent } from './fields.ts';
 import { FRAME_AT as AT, poolWith, readsOnlyItsFrame, slice, u8, u16, u32, wire } from './vector.ts';
 
 const syn = wire(`

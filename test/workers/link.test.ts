@@ -66,6 +66,7 @@ const TO_HOST: readonly [string, Write][] = [
     'openTcp flow 3 to 192.0.2.1:53000, tos 184',
     (out) => toHost.openTcpWrite(out, 3, V4, 4, 53_000, 0, 0xb8),
   ],
+  ['send flow 3, 100 bytes, urgent 5', (out) => toHost.sendWrite(out, 3, 5, NO_SLOT, 66, 100, 0, 5)],
   ['keepAlive flow 3 every 65535 s', (out) => toHost.keepAliveWrite(out, 3, 65_535)],
   ['setTos flow 3 184', (out) => toHost.setTosWrite(out, 3, 6, 0xb8)],
   [
@@ -129,6 +130,7 @@ const TO_SHARD: readonly [string, Write][] = [
   ],
   ['eof flow 3 at 4294967295', (out) => toShard.eofWrite(out, 3, 0xffffffff)],
   [`error flow 3, errno ${Errno.ECONNRESET}`, (out) => toShard.errorWrite(out, 3, Errno.ECONNRESET)],
+  ['urgent flow 3 at 4294967295', (out) => toShard.urgentWrite(out, 3, 0xffffffff)],
   ['closed flow 3', (out) => toShard.closedWrite(out, 3)],
   [
     'accepted token 17, [2001:db8::1]:53000 to [fd00::15]:5000',

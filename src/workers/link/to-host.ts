@@ -7,7 +7,7 @@
  *   openPing          flow       -       -       -      family            -          remote          -
  *   adopt             flow       -       -       -      token
  *   refuse            0          -       -       -      token
- *   send              flow       slots   offset  bytes  mark
+ *   send              flow       slots   offset  bytes  mark              urgent
  *   credit            flow       -       -       -      limit             acked      read limit
  *   rewind            flow       -       -       -      stream offset     bytes
  *   finish            flow
@@ -201,6 +201,7 @@ export const acceptedSocket = (w: Uint32Array, at: number): number => w[at + 6]!
  * @param mark 0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. host-io frees those
  *   that the socket does not take at once, and reports a refusal (SentFlag.refused). It also frees provisional
  *   bytes that the shard sent before it learnt of a refusal: their mark has an old count
+ * @param urgent  how many bytes up to and with the urgent one (MSG_OOB), 0: none is urgent
  */
 export function sendWrite(
   out: DescriptorOut,
@@ -210,13 +211,16 @@ export function sendWrite(
   slotOffset: number,
   bytes: number,
   mark: number,
+  urgent = 0,
 ): void {
   const at = reserveWithSlots(out, ToHost.send, flow, slotA, slotB, slotOffset, bytes);
   out.words[at + 6] = mark;
+  out.words[at + 7] = urgent;
   out.commit();
 }
 
 export const sendMark = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const sendUrgent = (w: Uint32Array, at: number): number => w[at + 7]!;
 
 /**
  * @param limit  stream offset up to which host-io may peek
@@ -423,7 +427,7 @@ export function toHostText(w: Uint32Array, at = 0): string {
     case ToHost.refuse:
       return `${name} token ${acceptedSocket(w, at)}`;
     case ToHost.send:
-      return `${flow}, ${bytes}${clause(sendMark(w, at), (mark) => `provisional ${mark}`)}`;
+      return `${flow}, ${bytes}${clause(sendMark(w, at), (mark) => `provisional ${mark}`)}${clause(sendUrgent(w, at), (n) => `urgent ${n}`)}`;
     case ToHost.credit:
       return [
         `${flow} up to ${creditLimit(w, at)}`,

@@ -11,10 +11,12 @@
  *   error             flow       -       -       -      errno
  *   closed            flow
  *   accepted          hash       -       token   family ports          -          peer               guest
- *   datagram          flow       slots   offset  bytes  ttl            gso size
- *   listenerDatagram  interface  slots   offset  bytes  ports          listener   peer               local
- *   unsolicited-
- *     Datagram        0          slots   offset  bytes  ports          gso size   peer               guest
+ *   urgent            flow       -       -       -      stream offset
+ *   datagram          flow       slots   offset  bytes  ttl, tos << 8  gso size
+ *   listenerDatagram  interface  slots   offset  bytes  ports          listener,  peer               local
+ *                                                                      tos << 24
+ *   unsolicited-      0          slots   offset  bytes  ports          gso size,  peer               guest
+ *     Datagram                                                         tos << 16
  *   icmpError         flow       A       offset  bytes  type, code     info       offender           errno, sequence
  *
  *   offload   | 0 ... | reassembled 1 bit | needsCsum 1 bit | 0 | VnetGso type 7 bits |
@@ -55,6 +57,8 @@ export const ToShard = {
   icmpError: 12,
   /** A datagram to a UDP endpoint of the guest from a peer with which the endpoint has no flow. */
   unsolicitedDatagram: 13,
+  /** Where in the stream the peer's urgent byte is; comes before the `data` that has this byte. */
+  urgent: 14,
 } as const;
 export type ToShard = (typeof ToShard)[keyof typeof ToShard];
 
@@ -208,6 +212,15 @@ export function eofWrite(out: DescriptorOut, flow: number, offset: number): void
 }
 
 export const eofOffset = (w: Uint32Array, at: number): number => w[at + 6]!;
+
+/** @param offset  stream offset of the urgent byte */
+export function urgentWrite(out: DescriptorOut, flow: number, offset: number): void {
+  const at = reserveBare(out, ToShard.urgent, flow);
+  out.words[at + 6] = offset;
+  out.commit();
+}
+
+export const urgentOffset = (w: Uint32Array, at: number): number => w[at + 6]!;
 
 /** @param errno  above zero; 0: the flow ends for another reason */
 export function errorWrite(out: DescriptorOut, flow: number, errno: number): void {
@@ -457,6 +470,8 @@ export function toShardText(w: Uint32Array, at = 0): string {
       return `${flow}, ${sentText(w, at)}`;
     case ToShard.eof:
       return `${flow} at ${eofOffset(w, at)}`;
+    case ToShard.urgent:
+      return `${flow} at ${urgentOffset(w, at)}`;
     case ToShard.error:
       return `${flow}, errno ${errorErrno(w, at)}`;
     case ToShard.accepted: {

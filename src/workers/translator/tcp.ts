@@ -40,7 +40,15 @@ import { newFlowTuple } from '../flow/flow-tuple.ts';
 import { nextHopMtu, quotedFlow, quotedProtocol, quotedTcpSeq } from '../flow/quoted-flow.ts';
 import { linkFlow } from '../link/descriptor.ts';
 import { setTosWrite } from '../link/to-host.ts';
-import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
+import {
+  eofOffset,
+  openFailedErrno,
+  sentBytes,
+  sentFlags,
+  sentFreed,
+  ToShard,
+  urgentOffset,
+} from '../link/to-shard.ts';
 import { readerSlotsOfShard } from '../placement.ts';
 import { type ShardContext, TimerKind } from './context.ts';
 import { type Packet, packetChecksumOk, packetDiscard, packetFree } from './packet.ts';
@@ -273,6 +281,8 @@ export class TcpTranslator {
         return this.#sender.onData(flow, words, at);
       case ToShard.sent:
         return this.#receiver.onSent(flow, sentBytes(words, at), sentFlags(words, at), sentFreed(words, at));
+      case ToShard.urgent:
+        return this.#sender.onUrgent(flow, urgentOffset(words, at));
       case ToShard.opened:
         return this.#handshake.onOpened(flow);
       case ToShard.openFailed:

@@ -14,6 +14,7 @@ import {
   IPPROTO_TCP,
   IPV6_TCLASS,
   SO_KEEPALIVE,
+  SO_OOBINLINE,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
@@ -99,7 +100,8 @@ export class StreamListeners {
     const ctx = this.#ctx;
     const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind, this.#outbound);
     if (fd < 0) return fd;
-    let r = listen(fd, BACKLOG);
+    let r = keepUrgentInline(fd);
+    if (r >= 0) r = listen(fd, BACKLOG);
     if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);
     if (r < 0) {
       close(fd);
@@ -257,6 +259,12 @@ export function setStreamOptions(fd: number): void {
   setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
+
+/**
+ * Keep urgent bytes in the stream. Otherwise a peek would leave them out, and the stream offsets would be wrong
+ * from there on. Accepted sockets inherit the option. @returns 0 or -errno
+ */
+export const keepUrgentInline = (fd: number): number => setsockoptInt(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 
 /**
  * Set the DSCP of a stream socket's segments; the kernel leaves ECN as it is. A failure has no other effect.

@@ -25,10 +25,13 @@ import {
   MSG_DONTWAIT,
   MSG_PEEK,
   MSG_TRUNC,
+  SIOCINQ,
+  SO_OOBINLINE,
   SO_PEEK_OFF,
   SO_RCVLOWAT,
   SOL_SOCKET,
 } from '../../../sys/constants.ts';
+import { ioctlReadInt } from '../../../sys/io.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
 import {
   IOVEC_BYTES,
@@ -40,7 +43,7 @@ import {
   recvmsg,
   setsockoptInt,
 } from '../../../sys/socket.ts';
-import { DataKind, dataWrite, eofWrite } from '../../link/to-shard.ts';
+import { DataKind, dataWrite, eofWrite, urgentWrite } from '../../link/to-shard.ts';
 import type { DescriptorTable } from '../../thread/descriptor-table.ts';
 import { Notice } from '../../thread/notices.ts';
 import type { HostContext } from '../context.ts';
@@ -123,6 +126,23 @@ export class StreamReceiver {
     this.#readLimit[gid] = FIRST_READ_LIMIT;
     this.#lazyAcks[gid] = 0;
     this.#grown[gid] = 0;
+  }
+
+  /**
+   * The peer has sent urgent data, and the urgent byte is in the socket's queue: report its place to the shard.
+   * While urgent bytes are not kept inline, the kernel counts as readable what is in front of one (tcp_inq).
+   * The kernel remembers one urgent byte, the last.
+   */
+  onUrgent(gid: number): void {
+    const fd = this.#fd.get(gid);
+    setsockoptInt(fd, SOL_SOCKET, SO_OOBINLINE, 0);
+    const before = ioctlReadInt(fd, SIOCINQ);
+    setsockoptInt(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+    this.#flags[gid]! |= StreamFlag.urgent;
+    const offset = (this.#consumed[gid]! + before) >>> 0;
+    // The byte was passed on already: each event until it is acknowledged reports it again.
+    if (before < 0 || ((offset - this.#peeked[gid]!) | 0) < 0) return;
+    urgentWrite(this.#ctx.toShard(gid), gid % this.#ctx.flowsPerShard, offset);
   }
 
   /** Set SO_PEEK_OFF to 0 on a socket that was not read from yet, where the kernel has the option. */
@@ -337,7 +357,7 @@ export class StreamReceiver {
         return this.#readToEnd(gid, slot, n, want, peeked);
       this.#pass(gid, slot, n, peeked, DataKind.next);
       // A short read: the queue is empty, and the next bytes raise a new edge.
-      if (n < want) this.#flags[gid]! &= ~StreamFlag.readable;
+      if (n < want && !(this.#flags[gid]! & StreamFlag.urgent)) this.#flags[gid]! &= ~StreamFlag.readable;
     }
   }
 

@@ -25,6 +25,7 @@ import {
   EPOLLHUP,
   EPOLLIN,
   EPOLLOUT,
+  EPOLLPRI,
   EPOLLRDHUP,
   Errno,
   SO_ERROR,
@@ -58,6 +59,7 @@ import {
   rewindBytes,
   rewindOffset,
   sendMark,
+  sendUrgent,
   setTosFamily,
   setTosValue,
   ToHost,
@@ -67,12 +69,12 @@ import type { HostContext, SocketModule } from '../context.ts';
 import { Outbound } from '../outbound.ts';
 import { ConnectingList } from './connecting-list.ts';
 import { HostKeepAlive } from './keep-alive.ts';
-import { StreamListeners, setStreamOptions, setTos } from './listeners.ts';
+import { keepUrgentInline, StreamListeners, setStreamOptions, setTos } from './listeners.ts';
 import { StreamReceiver } from './receiver.ts';
 import { StreamSender } from './sender.ts';
 import { type StreamEnding, StreamFlag, StreamTable } from './socket-table.ts';
 
-const STREAM_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+const STREAM_EVENTS = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
 export class StreamSockets implements SocketModule, StreamEnding {
   readonly #ctx: HostContext;
@@ -115,6 +117,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
           linkSlotOffset(words, at),
           linkBytes(words, at),
           sendMark(words, at),
+          sendUrgent(words, at),
         );
       case ToHost.credit:
         return this.#receiver.onCredit(
@@ -192,6 +195,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
     }
     this.#begin(gid, fd);
     setStreamOptions(fd);
+    keepUrgentInline(fd);
     this.#receiver.enablePeekOffset(fd);
     const tos = openTcpTos(words, at);
     if (tos !== 0) setTos(fd, domain === AF_INET ? 4 : 6, tos);
@@ -277,6 +281,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
       }
     }
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) flags[gid]! |= StreamFlag.peerDone;
+    if (events & EPOLLPRI) this.#receiver.onUrgent(gid);
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
       flags[gid]! |= StreamFlag.readable;
       this.#receiver.read(gid);

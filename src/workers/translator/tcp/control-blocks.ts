@@ -69,6 +69,10 @@ export const TcbFlag = {
   heldBack: 1 << 17,
   /** The guest's FIN has arrived behind provisional bytes; it is handled when these are accepted. */
   finProvisional: 1 << 18,
+  /** The guest has announced an urgent byte that was not passed to host-io yet: rcvUp is set. */
+  urgentFromGuest: 1 << 19,
+  /** The peer has sent an urgent byte: sndUp is set. */
+  urgentToGuest: 1 << 20,
 } as const;
 
 /** The part of the TOS that is carried to the host's socket: TCP's ECN is between the two ends of each side. */
@@ -111,6 +115,12 @@ export class TcpControlBlocks {
   /** From guest: next sequence number expected, right edge of the window as advertised. */
   readonly rcvNxt: Uint32Array;
   readonly rcvAdv: Uint32Array;
+  /**
+   * RCV.UP and SND.UP of RFC 9293 section 3.8.5. rcvUp: sequence number behind the guest's urgent byte; sndUp:
+   * that of the urgent byte to the guest.
+   */
+  readonly rcvUp: Uint32Array;
+  readonly sndUp: Uint32Array;
   /**
    * How many of the last bytes below rcvNxt are provisional: passed to host-io, not acknowledged
    * (receive-buffers.ts).
@@ -168,6 +178,8 @@ export class TcpControlBlocks {
     this.mss = new Uint16Array(flows);
     this.rcvNxt = new Uint32Array(flows);
     this.rcvAdv = new Uint32Array(flows);
+    this.rcvUp = new Uint32Array(flows);
+    this.sndUp = new Uint32Array(flows);
     this.provisional = new Uint32Array(flows);
     this.refusals = new Uint8Array(flows);
     this.tsRecent = new Uint32Array(flows);
