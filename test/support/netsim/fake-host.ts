@@ -40,6 +40,7 @@ import {
   rewindBytes,
   rewindOffset,
   sendMark,
+  sendUrgent,
   ToHost,
   toHostText,
 } from '../../../src/workers/link/to-host.ts';
@@ -54,6 +55,7 @@ import {
   openFailedWrite,
   SentFlag,
   sentWrite,
+  urgentWrite,
 } from '../../../src/workers/link/to-shard.ts';
 import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
@@ -116,6 +118,8 @@ export class FakeSocket {
   readonly port: number;
 
   state: 'connecting' | 'open' | 'closed' = 'connecting';
+  /** Offsets of the urgent bytes of the guest. */
+  readonly urgent: number[] = [];
   /** setTos and keepAlive so far, as texts. */
   readonly options: string[] = [];
   /** How the shard has ended the socket. */
@@ -210,6 +214,12 @@ export class FakeSocket {
     this.peerSent += bytes;
     this.readable = true;
     this.#host.wake();
+  }
+
+  /** The peer sends bytes, the last of which is urgent. */
+  peerWriteUrgent(bytes: number): void {
+    urgentWrite(this.#host.toShard, this.flow, (this.peerSent + bytes - 1) >>> 0);
+    this.peerWrite(bytes);
   }
 
   /** Last bytes and FIN in one read of host-io: DataKind.last. */
@@ -373,6 +383,7 @@ export class FakeHost {
           linkSlotOffset(w, at),
           linkBytes(w, at),
           sendMark(w, at),
+          sendUrgent(w, at),
         );
       case ToHost.credit: {
         const s = this.#socket(flow, 'credit');
@@ -428,8 +439,18 @@ export class FakeHost {
     this.#o.slots.push(slot);
   }
 
-  #enqueue(flow: number, slotA: number, slotB: number, at: number, len: number, mark: number): void {
+  #enqueue(
+    flow: number,
+    slotA: number,
+    slotB: number,
+    at: number,
+    len: number,
+    mark: number,
+    urgent: number,
+  ): void {
     const s = this.#socket(flow, 'send');
+    if (urgent > len) throw new Error('shard: an urgent byte behind the last one');
+    if (urgent > 0) s.urgent.push(s.queue.reduce((sum, frame) => sum + frame.len, s.received) + urgent - 1);
     if (s.finishing) throw new Error('shard: send after finish');
     if (len === 0) throw new Error('shard: send of no bytes');
     if (at + len > this.#o.pool.slotBytes(slotA) + (slotB === NO_SLOT ? 0 : this.#o.pool.slotBytes(slotB))) {

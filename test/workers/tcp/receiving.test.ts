@@ -238,6 +238,24 @@ describe('TCP receiving', () => {
     t.send('URG,ACK', 21, 1, { urgent: 3 });
     t.out();
     expect(t.socket.received).toBe(20);
+    expect(t.socket.urgent).toEqual([4]);
+    endAndCheck(t);
+  });
+
+  it('ESTABLISHED: an urgent byte in a later segment, out of order and sent twice: passed on once, in its place', () => {
+    const t = script().establish();
+    t.send('URG,ACK', 1, 1, { bytes: 10, urgent: 25 });
+    t.send('URG,ACK', 21, 1, { bytes: 10, urgent: 5 });
+    t.out();
+    expect(t.socket.urgent).toEqual([]);
+    t.send('URG,ACK', 11, 1, { bytes: 10, urgent: 15 });
+    t.send('URG,ACK', 21, 1, { bytes: 10, urgent: 5 });
+    t.send('ACK', 31, 1, { bytes: 10 });
+    t.send('URG,ACK', 41, 1, { bytes: 1, urgent: 1 });
+    t.send('URG,ACK', 42, 1, { bytes: 1, urgent: 0 });
+    t.out();
+    expect(t.socket.received).toBe(42);
+    expect(t.socket.urgent).toEqual([24, 40]);
     endAndCheck(t);
   });
 
