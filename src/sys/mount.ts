@@ -3,8 +3,8 @@
  * or
  * -errno.
  *
- * No C library has a function for pivot_root, and older ones have none for open_tree, so they are called through
- * syscall(2).
+ * No C library has a function for pivot_root, and older ones have none for open_tree, so they are called
+ * through syscall(2).
  * @syscalls mount umount2 open_tree pivot_root chroot chdir fchdir
  */
 import { AT_FDCWD, O_CLOEXEC, SYS_pivot_root } from './constants.ts';

@@ -188,7 +188,8 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
       if (signal === SIGKILL || signal === SIGSTOP) continue;
       calls.action(signal, plan.ignores?.includes(signal) === true);
     }
-    // These two name descriptors of ours, the directory as /proc/self/fd/N: before other ones get their numbers.
+    // These two name descriptors of ours, the directory as /proc/self/fd/N: before other ones get their
+    // numbers.
     if (plan.networkNamespace !== undefined) calls.add('setns', [plan.networkNamespace, CLONE_NEWNET]);
     if (plan.cwd !== undefined) calls.add('chdir', [calls.text(plan.cwd)]);
     // Copies above all numbers that are assigned: dup3() must not replace a descriptor that is still needed.

@@ -9,13 +9,15 @@ import { FAMILIES, HOST4, HOST6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
-/** Of the host: an unanswered connection ends after 3 keep-alives, or 0.2 s * (2^5 - 1) of retransmissions. */
+/**
+ * Of the host: an unanswered connection ends after 3 keep-alives, or 0.2 s * (2^5 - 1) of retransmissions.
+ */
 const SYSCTLS = ['tcp_keepalive_probes=3', 'tcp_retries2=4'];
 
 /**
  * Opens an idle connection with keep-alives after 1 s, one that will send, and an idle one without. When the
- * file of argument 3 is there, the second one sends. Prints "alive" after 4.5 s, then for each of the three how
- * it ended, and after how many seconds.
+ * file of argument 3 is there, the second one sends. Prints "alive" after 4.5 s, then for each of the three
+ * how it ended, and after how many seconds.
  */
 const GUEST = `
 import errno, os, select, socket, sys, time
@@ -50,7 +52,9 @@ while waiting and time.monotonic() - began < 20:
 print('idle', 'open' if not select.select([idle], [], [], 0)[0] else 'ended', flush=True)
 `;
 
-/** Prints "keep-alive PORT" for each keep-alive that comes in. Arguments: port of the server, IPv4 or IPv6. */
+/**
+ * Prints "keep-alive PORT" for each keep-alive that comes in. Arguments: port of the server, IPv4 or IPv6.
+ */
 const SNIFF = `
 import socket, struct, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))

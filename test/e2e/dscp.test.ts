@@ -1,6 +1,6 @@
 /**
- * DSCP and ECN: those of the guest's packets are those of the host's, for TCP the DSCP alone; those of datagrams
- * to the guest are what the peer sent, once the guest marks its own.
+ * DSCP and ECN: those of the guest's packets are those of the host's, for TCP the DSCP alone; those of
+ * datagrams to the guest are what the peer sent, once the guest marks its own.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed } from '../support/bed.ts';

@@ -14,8 +14,8 @@ const RECEIVES = 7401;
 
 /**
  * send(s, script) sends the parts of a script: "a3" three bytes, "!x" an urgent byte x, "p" a pause of 50 ms.
- * receive(s) reads up to the end; returns the stream with the urgent bytes in brackets at their marks, runs of
- * more than 8 equal bytes as "a*1000".
+ * receive(s) reads up to the end; returns the stream with the urgent bytes in brackets at their marks, runs
+ * of more than 8 equal bytes as "a*1000".
  */
 const LIB = `
 import fcntl, itertools, json, select, socket, struct, sys, time

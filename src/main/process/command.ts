@@ -1,10 +1,10 @@
 /**
  * COMMAND, and the chain of small programs that sets up its environment and becomes it:
  *
- *   sh              PID 1 of a new PID namespace, in a new mount namespace with its own /proc and /sys; killed when
- *                   bucatini ends, even by SIGKILL, and with it all others. Ignores the signals that a terminal
- *                   or a supervisor sends to a whole group. All this is done before it is executed
- *                   (sys/spawn.ts). It runs what becomes COMMAND, reaps orphans, passes the exit status on,
+ *   sh              PID 1 of a new PID namespace, in a new mount namespace with its own /proc and /sys;
+ *                   killed when bucatini ends, even by SIGKILL, and with it all others. Ignores the signals
+ *                   that a terminal or a supervisor sends to a whole group. All this is done before it is
+ *                   executed (sys/spawn.ts). It runs what becomes COMMAND, reaps orphans, passes the exit status on,
  *                   reports when COMMAND is stopped
  *   env, sh         not PID 1, all signals at their default actions: says "started", waits for "go", becomes
  *                   COMMAND

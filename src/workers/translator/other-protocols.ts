@@ -1,7 +1,7 @@
 /**
- * Packets of IP protocols that are not carried: SCTP, DCCP, UDP-Lite, GRE, IPsec and so on. The guest gets the
- * ICMP error that a destination without the protocol sends, so that its programs fail at once and do not wait
- * for a time-out. There are no errors about packets to groups or from the unspecified address (RFC 1122
+ * Packets of IP protocols that are not carried: SCTP, DCCP, UDP-Lite, GRE, IPsec and so on. The guest gets
+ * the ICMP error that a destination without the protocol sends, so that its programs fail at once and do not
+ * wait for a time-out. There are no errors about packets to groups or from the unspecified address (RFC 1122
  * section 3.2.2, RFC 4443 section 2.4 (e)).
  *
  * Frames without a flow come to the first shard, so one bucket limits the errors of an engine.

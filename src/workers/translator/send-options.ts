@@ -1,7 +1,7 @@
 /**
  * Socket options that the guest's IP headers require of a flow's host socket: TTL, whether datagrams may be
- * fragmented, and TOS (DSCP and ECN). A socket option stays set, so it is sent with a datagram only when it changes
- * (sendDatagramWrite()).
+ * fragmented, and TOS (DSCP and ECN). A socket option stays set, so it is sent with a datagram only when it
+ * changes (sendDatagramWrite()).
  *
  * A Linux guest sets DF in nearly all of its datagrams, though its MTU may be larger than the host's. DF is
  * kept only for probes with a small TTL (traceroute; decision 062): other datagrams are fragmented where the

@@ -1,7 +1,7 @@
 /**
  * Coalescing of one flow's datagrams to the guest. Datagrams that host-io received by one recvmmsg are sent
- * by one write, as one GSO_UDP_L4 frame, if they have the same size (the last one may be shorter) and TOS. The
- * guest's kernel splits the frame again at its sockets.
+ * by one write, as one GSO_UDP_L4 frame, if they have the same size (the last one may be shorter) and TOS.
+ * The guest's kernel splits the frame again at its sockets.
  *
  *   slot A of datagram 0                         slot B, if any     datagram 1 ...
  *   | headroom: vnet eth IP UDP | payload  | --> | payload | -->    | headroom, unused | payload | ...

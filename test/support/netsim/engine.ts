@@ -58,7 +58,9 @@ const FRAMES_PER_ROUND = 64;
 /** More than four pieces and headers. */
 const FRAME_MAX_BYTES = 300_000;
 
-/** Of rigs with a simulated or replaced end: short time-outs, and no frames that the test has not asked for. */
+/**
+ * Of rigs with a simulated or replaced end: short time-outs, and no frames that the test has not asked for.
+ */
 export const RIG_POLICY: ServicePolicy = {
   ...DEFAULT_POLICY,
   udpTimeoutMs: 1000,

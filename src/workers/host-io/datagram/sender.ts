@@ -440,9 +440,9 @@ export class DatagramSender {
   }
 
   /**
-   * Set the TOS or traffic class of the datagrams that are sent. From the first one on the socket reports that
-   * of received ones too: a guest that marks its datagrams (QUIC with ECN, voice) wants to know the peer's
-   * marks, and sockets of all others have no control message for it.
+   * Set the TOS or traffic class of the datagrams that are sent. From the first one on the socket reports
+   * that of received ones too: a guest that marks its datagrams (QUIC with ECN, voice) wants to know the
+   * peer's marks, and sockets of all others have no control message for it.
    */
   #setTos(sid: SocketId, tos: number): void {
     const table = this.#table;

@@ -1,8 +1,8 @@
 /**
- * Keep-alives to the peers of stream sockets. Every socket has SO_KEEPALIVE (setStreamOptions()), with the idle
- * time, interval and count of the host's sysctls. If the guest sends keep-alives more often than that on a
- * connection, so does its socket. The interval after an unanswered one is the idle time too, unless the host's
- * is shorter; the count stays the host's.
+ * Keep-alives to the peers of stream sockets. Every socket has SO_KEEPALIVE (setStreamOptions()), with the
+ * idle time, interval and count of the host's sysctls. If the guest sends keep-alives more often than that on
+ * a connection, so does its socket. The interval after an unanswered one is the idle time too, unless the
+ * host's is shorter; the count stays the host's.
  */
 import { SOL_TCP, TCP_KEEPIDLE, TCP_KEEPINTVL } from '../../../sys/constants.ts';
 import { getsockoptInt, setsockoptInt } from '../../../sys/socket.ts';

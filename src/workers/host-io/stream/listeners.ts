@@ -261,8 +261,8 @@ export function setStreamOptions(fd: number): void {
 }
 
 /**
- * Keep urgent bytes in the stream. Otherwise a peek would leave them out, and the stream offsets would be wrong
- * from there on. Accepted sockets inherit the option. @returns 0 or -errno
+ * Keep urgent bytes in the stream. Otherwise a peek would leave them out, and the stream offsets would be
+ * wrong from there on. Accepted sockets inherit the option. @returns 0 or -errno
  */
 export const keepUrgentInline = (fd: number): number => setsockoptInt(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 

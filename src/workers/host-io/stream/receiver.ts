@@ -129,9 +129,9 @@ export class StreamReceiver {
   }
 
   /**
-   * The peer has sent urgent data, and the urgent byte is in the socket's queue: report its place to the shard.
-   * While urgent bytes are not kept inline, the kernel counts as readable what is in front of one (tcp_inq).
-   * The kernel remembers one urgent byte, the last.
+   * The peer has sent urgent data, and the urgent byte is in the socket's queue: report its place to the
+   * shard. While urgent bytes are not kept inline, the kernel counts as readable what is in front of one
+   * (tcp_inq). The kernel remembers one urgent byte, the last.
    */
   onUrgent(gid: number): void {
     const fd = this.#fd.get(gid);

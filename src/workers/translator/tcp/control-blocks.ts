@@ -75,7 +75,9 @@ export const TcbFlag = {
   urgentToGuest: 1 << 20,
 } as const;
 
-/** The part of the TOS that is carried to the host's socket: TCP's ECN is between the two ends of each side. */
+/**
+ * The part of the TOS that is carried to the host's socket: TCP's ECN is between the two ends of each side.
+ */
 export const DSCP_MASK = 0xfc;
 /** No flow, or no list entry. */
 export const NONE = -1;
@@ -116,8 +118,8 @@ export class TcpControlBlocks {
   readonly rcvNxt: Uint32Array;
   readonly rcvAdv: Uint32Array;
   /**
-   * RCV.UP and SND.UP of RFC 9293 section 3.8.5. rcvUp: sequence number behind the guest's urgent byte; sndUp:
-   * that of the urgent byte to the guest.
+   * RCV.UP and SND.UP of RFC 9293 section 3.8.5. rcvUp: sequence number behind the guest's urgent byte;
+   * sndUp: that of the urgent byte to the guest.
    */
   readonly rcvUp: Uint32Array;
   readonly sndUp: Uint32Array;

@@ -27,8 +27,8 @@ const KEEPALIVE_INTERVAL_MS = 75_000;
 const KEEPALIVE_PROBES = 9;
 
 /**
- * A segment that looks like a keep-alive but follows another one sooner is a retransmission of one byte. Linux
- * knows no shorter idle time than 1 s (TCP_KEEPIDLE).
+ * A segment that looks like a keep-alive but follows another one sooner is a retransmission of one byte.
+ * Linux knows no shorter idle time than 1 s (TCP_KEEPIDLE).
  */
 const GUEST_IDLE_MIN_MS = 900;
 const MAX_SECONDS = 0xffff;
@@ -69,8 +69,8 @@ export class KeepAlive {
   onGuestProbe(flow: number, quietMs: number): void {
     const tcb = this.#tcb;
     if (quietMs < GUEST_IDLE_MIN_MS || tcb.flags[flow]! & TcbFlag.guestFin) return;
-    // A window probe looks the same (Linux, tcp_xmit_probe_skb); the window closes only while bytes are queued
-    // or refused.
+    // A window probe looks the same (Linux, tcp_xmit_probe_skb); the window closes only while bytes are
+    // queued or refused.
     if (this.#buffers.queued[flow] !== 0 || tcb.provisional[flow] !== 0) return;
     if (tcb.flags[flow]! & TcbFlag.heldBack) return;
     const seconds = Math.min(Math.round(quietMs / 1000), MAX_SECONDS);

@@ -251,8 +251,9 @@ export class TcpSender {
   }
 
   /**
-   * Send payload that has the urgent byte in three segments, of which the second is this byte. The urgent pointer
-   * must not be in a GSO frame: each segment of it would get the same. Headers overwrite payload that was sent.
+   * Send payload that has the urgent byte in three segments, of which the second is this byte. The urgent
+   * pointer must not be in a GSO frame: each segment of it would get the same. Headers overwrite payload that
+   * was sent.
    * @param flags  of the last segment
    */
   #sendUrgent(flow: number, seq: number, flags: number, payloadAt: number, len: number): void {
