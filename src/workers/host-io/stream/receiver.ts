@@ -140,6 +140,7 @@ export class StreamReceiver {
     setsockoptInt(fd, SOL_SOCKET, SO_OOBINLINE, 1);
     this.#flags[gid]! |= StreamFlag.urgent;
     const offset = (this.#consumed[gid]! + before) >>> 0;
+    if (!this.#hasPeekOffset) this.consumeAcked(gid); // as in onCredit()
     // The byte was passed on already: each event until it is acknowledged reports it again.
     if (before < 0 || ((offset - this.#peeked[gid]!) | 0) < 0) return;
     urgentWrite(this.#ctx.toShard(gid), gid % this.#ctx.flowsPerShard, offset);
@@ -173,6 +174,9 @@ export class StreamReceiver {
       this.#lazyAcks[gid]!++;
     }
     const n = (acked - this.#consumed[gid]!) | 0;
+    // Without SO_PEEK_OFF a peek begins at the front of the queue, and an urgent byte there ends it.
+    if (n > 0 && !this.#hasPeekOffset && this.#flags[gid]! & StreamFlag.urgent)
+      this.#flags[gid]! |= StreamFlag.bulk | StreamFlag.readable;
     if (
       n > 0 &&
       (this.#flags[gid]! & StreamFlag.bulk || n >= LAZY_BYTES || this.#lazyAcks[gid]! >= LAZY_ACKS)
@@ -299,8 +303,11 @@ export class StreamReceiver {
       n = recvmsg(fd, this.#msg.address, MSG_PEEK | MSG_DONTWAIT);
       if (n >= 0) {
         n -= skip;
-        // The queue has no bytes behind `skip`: the end of the stream if the peer has closed, else EAGAIN.
-        if (n <= 0) n = this.#flags[gid]! & StreamFlag.peerDone ? 0 : -Errno.EAGAIN;
+        // The queue has no bytes behind `skip`: the end of the stream if the peer has closed, else EAGAIN. Or an
+        // urgent byte that the guest has not acknowledged has ended the peek.
+        const flags = this.#flags[gid]!;
+        const isEnd = flags & StreamFlag.peerDone && (skip === 0 || !(flags & StreamFlag.urgent));
+        if (n <= 0) n = isEnd ? 0 : -Errno.EAGAIN;
       }
     }
     if (n > 0) ctx.counters[Counter.sockPeekBytes]! += n;
