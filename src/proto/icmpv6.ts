@@ -44,6 +44,9 @@ export const Icmp6Unreachable = {
   rejectRoute: 6,
 } as const;
 
+/** Codes of Icmp6Type.parameterProblem; the message's info word is the offset of the field. */
+export const Icmp6Parameter = { field: 0, nextHeader: 1, option: 2 } as const;
+
 /**
  * Check length and checksum of a whole message.
  * @param bytes  message length; all of it is read

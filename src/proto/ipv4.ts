@@ -12,7 +12,7 @@
  * Invariant: once ipv4HeaderBytes() > 0, all fields and options below that length may be read unchecked.
  */
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
-import { finishSum, onesSum } from './checksum.ts';
+import { checksumUpdate16, finishSum, onesSum } from './checksum.ts';
 import { Drop } from './drop.ts';
 
 export const IPV4_MIN_BYTES = 20;
@@ -45,6 +45,19 @@ export function ipv4HeaderBytes(pool: Uint8Array, at: number, availBytes: number
   // Frames may have padding behind totalLen (Ethernet's minimum size) but must not end before it.
   if (totalBytes < headerBytes || totalBytes > availBytes) return Drop.ipv4TotalLen;
   return headerBytes;
+}
+
+/** TOS: DSCP in the upper six bits, ECN in the lower two (RFC 2474, RFC 3168). */
+export function ipv4Tos(pool: Uint8Array, at: number): number {
+  return pool[at + 1]!;
+}
+
+/** Replace the TOS and adjust the header checksum (RFC 1624). */
+export function ipv4TosWrite(pool: Uint8Array, at: number, tos: number): void {
+  const before = readU16(pool, at);
+  pool[at + 1] = tos;
+  const checksum = checksumUpdate16(readU16(pool, at + IPV4_CHECKSUM), before, readU16(pool, at));
+  writeU16(pool, at + IPV4_CHECKSUM, checksum);
 }
 
 /** Total length: header and payload, in bytes. */

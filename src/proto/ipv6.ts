@@ -96,6 +96,17 @@ export function ipv6NextHeader(pool: Uint8Array, at: number): number {
   return pool[at + IPV6_NEXT_HEADER]!;
 }
 
+/** Traffic class: DSCP in the upper six bits, ECN in the lower two (RFC 2474, RFC 3168). */
+export function ipv6TrafficClass(pool: Uint8Array, at: number): number {
+  return ((pool[at]! & 0x0f) << 4) | (pool[at + 1]! >>> 4);
+}
+
+/** Replace the traffic class. */
+export function ipv6TrafficClassWrite(pool: Uint8Array, at: number, trafficClass: number): void {
+  pool[at] = 0x60 | (trafficClass >>> 4);
+  pool[at + 1] = ((trafficClass & 0x0f) << 4) | (pool[at + 1]! & 0x0f);
+}
+
 /** Hop limit. */
 export function ipv6HopLimit(pool: Uint8Array, at: number): number {
   return pool[at + 7]!;

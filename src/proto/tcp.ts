@@ -26,7 +26,17 @@ const TCP_MAX_WSCALE = 14;
 /** RFC 2018 section 3: 40 bytes of options have room for at most 4 SACK blocks. */
 export const TCP_MAX_SACK = 4;
 
-const TcpOption = { end: 0, nop: 1, mss: 2, wscale: 3, sackPermitted: 4, sack: 5, timestamps: 8 } as const;
+const TcpOption = {
+  end: 0,
+  nop: 1,
+  mss: 2,
+  wscale: 3,
+  sackPermitted: 4,
+  sack: 5,
+  timestamps: 8,
+  /** Multipath TCP, RFC 8684 section 3. */
+  mptcp: 30,
+} as const;
 
 /**
  * Check a header in place. The caller checks the checksum, because it has the pseudo header.
@@ -71,6 +81,22 @@ export function tcpWindow(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 14);
 }
 
+/** Offset of the urgent pointer from the start of the header. */
+const TCP_URGENT = 18;
+
+/**
+ * Urgent pointer; valid only with TcpFlag.urg. Counted from the segment's first byte to the one behind the
+ * urgent byte, as kernels do (RFC 6093 section 3.1).
+ */
+export function tcpUrgent(pool: Uint8Array, at: number): number {
+  return readU16(pool, at + TCP_URGENT);
+}
+
+/** Write the urgent pointer. */
+export function tcpUrgentWrite(pool: Uint8Array, at: number, urgent: number): void {
+  writeU16(pool, at + TCP_URGENT, urgent);
+}
+
 /** The checksum field. */
 export function tcpChecksum(pool: Uint8Array, at: number): number {
   return readU16(pool, at + TCP_CHECKSUM);
@@ -83,6 +109,8 @@ export interface TcpOptions {
   /** Shift count, 0..14; -1: none. */
   wscale: number;
   sackPermitted: boolean;
+  /** Has an option of multipath TCP, of any subtype. */
+  hasMptcp: boolean;
   hasTs: boolean;
   tsVal: number;
   tsEcr: number;
@@ -98,6 +126,7 @@ export function newTcpOptions(): TcpOptions {
     mss: 0,
     wscale: -1,
     sackPermitted: false,
+    hasMptcp: false,
     hasTs: false,
     tsVal: 0,
     tsEcr: 0,
@@ -120,6 +149,7 @@ export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, ou
   out.mss = 0;
   out.wscale = -1;
   out.sackPermitted = false;
+  out.hasMptcp = false;
   out.hasTs = false;
   out.tsVal = 0;
   out.tsEcr = 0;
@@ -148,6 +178,9 @@ export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, ou
         break;
       case TcpOption.sackPermitted:
         if (optionBytes === 2) out.sackPermitted = true;
+        break;
+      case TcpOption.mptcp:
+        out.hasMptcp = true;
         break;
       case TcpOption.sack:
         if (optionBytes >= 10 && (optionBytes & 7) === 2) {

@@ -75,6 +75,10 @@ const TABLE = {
     'events',
     'Times that a router inside reported (by ICMP) that TCP segments are too long for a link behind it',
   ],
+  tcpMptcpDeclined: [
+    'connections',
+    'Connections for which the guest offered multipath TCP (RFC 8684): they are plain TCP',
+  ],
   udpFlows: ['flows', 'UDP flows opened'],
   pingFlows: ['flows', 'ICMP echo flows opened'],
   flowTableFull: ['events', 'Flows refused because the flow table was full'],

@@ -9,9 +9,11 @@ import { readU32, writeU32 } from '../proto/be.ts';
 import {
   Errno,
   IP_PKTINFO,
+  IP_TOS,
   IP_TTL,
   IPV6_HOPLIMIT,
   IPV6_PKTINFO,
+  IPV6_TCLASS,
   SOL_IP,
   SOL_IPV6,
   SOL_UDP,
@@ -121,6 +123,22 @@ export function ttlOf(u32: Uint32Array, first: number, controlBytes: number): nu
   return 0;
 }
 
+/** TOS or traffic class of a received message; 0: the kernel did not report it. */
+export function tosOf(u32: Uint32Array, first: number, controlBytes: number): number {
+  const end = first + (controlBytes >> 2);
+  let at = first;
+  for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
+    const level = u32[at + CMSG_LEVEL_WORD];
+    const type = u32[at + CMSG_TYPE_WORD];
+    // IPv4's value is one byte, IPv6's an int; the CPU is little-endian.
+    if (n >= 1 && ((level === SOL_IP && type === IP_TOS) || (level === SOL_IPV6 && type === IPV6_TCLASS))) {
+      return u32[at + (CMSG_HEADER_BYTES >> 2)]! & 0xff;
+    }
+    at = cmsgNext(at, n);
+  }
+  return 0;
+}
+
 /**
  * Write the destination address of a received message (PKTINFO) to words[w..w + 3].
  * @returns false when the kernel did not report it
@@ -162,6 +180,18 @@ export function segmentWrite(control: NativeBuffer, at: number, segment: number)
   const bytes = cmsgWrite(control.u32, at >> 2, SOL_UDP, UDP_SEGMENT, 2);
   control.u16[(at + CMSG_HEADER_BYTES) >> 1] = segment;
   return bytes;
+}
+
+/**
+ * Write a control message with the TOS or traffic class of a datagram.
+ * @param at  byte offset of the control message, a multiple of 8
+ * @param isV6  whether the datagram is IPv6
+ * @returns bytes that the control message takes
+ */
+export function tosWrite(control: NativeBuffer, at: number, tos: number, isV6: boolean): number {
+  const { u32 } = control;
+  u32[(at + CMSG_HEADER_BYTES) >> 2] = tos;
+  return cmsgWrite(u32, at >> 2, isV6 ? SOL_IPV6 : SOL_IP, isV6 ? IPV6_TCLASS : IP_TOS, 4);
 }
 
 /**

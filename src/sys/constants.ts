@@ -139,6 +139,7 @@ export const EPOLL_CTL_ADD = 1;
 export const EPOLL_CTL_DEL = 2;
 export const EPOLL_CTL_MOD = 3;
 export const EPOLLIN = 0x001;
+export const EPOLLPRI = 0x002;
 export const EPOLLOUT = 0x004;
 export const EPOLLERR = 0x008;
 export const EPOLLHUP = 0x010;
@@ -159,6 +160,7 @@ export const SOCK_SEQPACKET = 5;
 export const SOCK_NONBLOCK = O_NONBLOCK;
 export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SHUT_WR = 1;
+export const MSG_OOB = 0x1;
 export const MSG_PEEK = 0x2;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
@@ -182,6 +184,7 @@ export const SO_ERROR = 4;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
 export const SO_KEEPALIVE = 9;
+export const SO_OOBINLINE = 10;
 export const SO_LINGER = 13;
 export const SO_RCVLOWAT = 18;
 export const SO_RCVTIMEO = 20;
@@ -192,11 +195,13 @@ export const SO_PEEK_OFF = 42;
 
 // <linux/in.h>
 export const SOL_IP = 0;
+export const IP_TOS = 1;
 export const IP_TTL = 2;
 export const IP_PKTINFO = 8;
 export const IP_MTU_DISCOVER = 10;
 export const IP_RECVERR = 11;
 export const IP_RECVTTL = 12;
+export const IP_RECVTOS = 13;
 export const IP_FREEBIND = 15;
 export const IP_BIND_ADDRESS_NO_PORT = 24;
 export const IP_PMTUDISC_WANT = 1;
@@ -212,6 +217,8 @@ export const IPV6_RECVPKTINFO = 49;
 export const IPV6_PKTINFO = 50;
 export const IPV6_RECVHOPLIMIT = 51;
 export const IPV6_HOPLIMIT = 52;
+export const IPV6_RECVTCLASS = 66;
+export const IPV6_TCLASS = 67;
 export const IPV6_FREEBIND = 78;
 
 // <linux/tcp.h>

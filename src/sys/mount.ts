@@ -3,11 +3,13 @@
  * or
  * -errno.
  *
- * No C library has a function for pivot_root, so it is called through syscall(2).
- * @syscalls mount umount2 pivot_root chroot chdir fchdir
+ * No C library has a function for pivot_root, and older ones have none for open_tree, so they are called
+ * through syscall(2).
+ * @syscalls mount umount2 open_tree pivot_root chroot chdir fchdir
  */
-import { SYS_pivot_root } from './constants.ts';
+import { AT_FDCWD, O_CLOEXEC, SYS_pivot_root } from './constants.ts';
 import { failed, libc } from './libc.ts';
+import { syscallNumber } from './syscall-numbers.ts';
 
 type N = number;
 const S = 'const char *';
@@ -22,7 +24,12 @@ const cUmount2 = libc<[string, N]>('umount2', 'int', [S, 'int']);
 const cChdir = libc<[string]>('chdir', 'int', [S]);
 const cChroot = libc<[string]>('chroot', 'int', [S]);
 const cFchdir = libc<[N]>('fchdir', 'int', ['int']);
+const cSyscallPath = libc<[N, N, string, N]>('syscall', 'intptr_t', ['int64_t', 'intptr_t', S, 'uintptr_t']);
 const cSyscallPaths = libc<[N, string, string]>('syscall', 'intptr_t', ['int64_t', S, S]);
+
+// <linux/mount.h>, <linux/fcntl.h>
+const OPEN_TREE_CLONE = 1;
+const AT_RECURSIVE = 0x8000;
 
 /** mount(2). @param flags  MS_* @returns 0 or -errno */
 export function mount(
@@ -40,6 +47,16 @@ export function mount(
 export function umount2(target: string, flags: number): number {
   const r = cUmount2(target, flags);
   return r < 0 ? failed() : r;
+}
+
+/**
+ * Copy a mount and those below it, attached nowhere yet (open_tree, Linux 5.2).
+ * @returns a descriptor (close-on-exec) or -errno
+ */
+export function cloneMount(path: string): number {
+  const flags = OPEN_TREE_CLONE | AT_RECURSIVE | O_CLOEXEC;
+  const fd = cSyscallPath(syscallNumber('open_tree'), AT_FDCWD, path, flags);
+  return fd < 0 ? failed() : fd;
 }
 
 /**

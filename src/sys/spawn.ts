@@ -10,11 +10,12 @@
  *      +8   the result of that call, -errno
  *     +16   calls, eight 64-bit words each: number, six arguments, and whether the call may fail: 0, or 1,
  *           which -errno replaces if the call fails. The last call is execve(2)
- * @syscalls clone rt_sigaction rt_sigprocmask dup3 chdir prctl setns mount sethostname execve exit_group
- *   wait4
+ * @syscalls clone rt_sigaction rt_sigprocmask dup3 chdir prctl setns mount move_mount sethostname execve
+ *   exit_group wait4
  */
 import { writeBytesOfText } from './byte-text.ts';
 import {
+  AT_FDCWD,
   CLONE_NEWNET,
   CLONE_NEWNS,
   CLONE_VM,
@@ -23,6 +24,7 @@ import {
   MS_NODEV,
   MS_NOEXEC,
   MS_NOSUID,
+  MS_RDONLY,
   MS_REC,
   MS_SLAVE,
   O_CLOEXEC,
@@ -45,6 +47,7 @@ const cWaitpid = libc<[N, N, N]>('waitpid', 'int', ['int', P, 'int']);
 const WNOHANG = 1; // <sys/wait.h>
 const CLONE_VFORK = 0x4000; // <linux/sched.h>
 const MS_PRIVATE = 0x4_0000; // <linux/mount.h>
+const MOVE_MOUNT_F_EMPTY_PATH = 4; // <linux/mount.h>
 const PR_SET_PDEATHSIG = 1; // <linux/prctl.h>
 // <asm-generic/signal.h>, <asm-generic/signal-defs.h>
 const SIGCHLD = 17;
@@ -136,8 +139,20 @@ export interface SpawnPlan {
   readonly namespaces?: number;
   /** Mount a new /proc. Needs CLONE_NEWNS and CLONE_NEWPID. */
   readonly mountsProc?: boolean;
+  /**
+   * Mount a new /sys, which shows the interfaces of the child's network namespace. Where the kernel does not
+   * permit that, ours stays. Needs CLONE_NEWNS.
+   */
+  readonly sys?: SysMount | undefined;
   /** Host name to set if that is permitted. Needs CLONE_NEWUTS. */
   readonly hostName?: string | undefined;
+}
+
+/** A new /sys. */
+export interface SysMount {
+  readonly isReadOnly: boolean;
+  /** What is mounted below ours, which the new one gets too: path and a descriptor of cloneMount(). */
+  readonly below: readonly { readonly path: string; readonly fd: number }[];
 }
 
 /** A process that has been started. */
@@ -173,7 +188,8 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
       if (signal === SIGKILL || signal === SIGSTOP) continue;
       calls.action(signal, plan.ignores?.includes(signal) === true);
     }
-    // These two name descriptors of ours, the directory as /proc/self/fd/N: before other ones get their numbers.
+    // These two name descriptors of ours, the directory as /proc/self/fd/N: before other ones get their
+    // numbers.
     if (plan.networkNamespace !== undefined) calls.add('setns', [plan.networkNamespace, CLONE_NEWNET]);
     if (plan.cwd !== undefined) calls.add('chdir', [calls.text(plan.cwd)]);
     // Copies above all numbers that are assigned: dup3() must not replace a descriptor that is still needed.
@@ -190,6 +206,7 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
     if (plan.endsWithUs) calls.add('prctl', [PR_SET_PDEATHSIG, SIGKILL]);
     const namespaces = plan.namespaces ?? 0;
     addMounts(calls, namespaces, plan.mountsProc === true);
+    if (plan.sys !== undefined) addSysMounts(calls, plan.sys);
     if (plan.hostName !== undefined)
       calls.add('sethostname', [calls.text(plan.hostName), Buffer.byteLength(plan.hostName)], true);
     calls.add('rt_sigprocmask', [SIG_SETMASK, calls.zeros, 0, SIGSET_BYTES]);
@@ -211,6 +228,17 @@ function addMounts(calls: CallList, namespaces: number, mountsProc: boolean): vo
   calls.add('mount', [0, proc, 0, MS_REC | MS_PRIVATE, 0]);
   const type = calls.text('proc');
   calls.add('mount', [type, proc, type, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0]);
+}
+
+/** After the child has entered its network namespace: a sysfs shows that of the process that mounts it. */
+function addSysMounts(calls: CallList, { isReadOnly, below }: SysMount): void {
+  const type = calls.text('sysfs');
+  const flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (isReadOnly ? MS_RDONLY : 0);
+  calls.add('mount', [type, calls.text('/sys'), type, flags, 0], true);
+  const none = calls.text('');
+  // Without a new /sys these cover what is there with copies of the same.
+  for (const { path, fd } of below)
+    calls.add('move_mount', [fd, none, AT_FDCWD, calls.text(path), MOVE_MOUNT_F_EMPTY_PATH], true);
 }
 
 /**

@@ -161,6 +161,7 @@ const NUMBERS = {
   io_uring_setup: [425, 425],
   io_uring_enter: [426, 426],
   open_tree: [428, 428],
+  move_mount: [429, 429],
 } as const;
 
 export type SyscallName = keyof typeof NUMBERS;

@@ -249,6 +249,10 @@ export class DrainingHost {
         }
         return;
       }
+      case ToHost.setTos:
+      case ToHost.keepAlive:
+        if (kind !== Kind.tcp) throw new Error(`${toHostText(w, at)}: flow ${gid} is of kind ${kind}`);
+        return;
       case ToHost.finish:
         if (kind !== Kind.tcp) throw new Error(`finish: flow ${gid} is of kind ${kind}`);
         if (r.chance(0.7)) this.#eof(gid);

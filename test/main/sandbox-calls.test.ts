@@ -14,7 +14,7 @@ const SYS = new URL('../../src/sys/', import.meta.url);
 const BEFORE_THE_WALL: Record<string, readonly string[]> = {
   'namespaces and mounts: setting up': [
     ...['unshare', 'setns', 'mount', 'umount2', 'pivot_root', 'chroot', 'chdir', 'fchdir', 'setsid'],
-    ...['open_tree', 'mount_setattr'],
+    ...['open_tree', 'move_mount', 'mount_setattr'],
   ],
   'files of the host are made': ['mkdirat'],
   'files that are watched: a packet thread waits for their changes': ['inotify_init1', 'inotify_add_watch'],

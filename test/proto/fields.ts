@@ -2,10 +2,7 @@
  * Readers for header fields that the engine writes but never reads, for tests of the writers. The header must
  * have been checked, as in src/proto.
  */
-import { readU16, readU32 } from '../../src/proto/be.ts';
-
-/** Urgent pointer of a TCP header. */
-export const tcpUrgent = (pool: Uint8Array, at: number): number => readU16(pool, at + 18);
+import { readU32 } from '../../src/proto/be.ts';
 
 /** Flow label of an IPv6 header, 20 bits. */
 export const ipv6FlowLabel = (pool: Uint8Array, at: number): number => readU32(pool, at) & 0xfffff;

@@ -18,6 +18,8 @@ import {
   ipv4Protocol,
   ipv4Src,
   ipv4Text,
+  ipv4Tos,
+  ipv4TosWrite,
   ipv4TotalLen,
   ipv4Ttl,
   ipv4Write,
@@ -135,6 +137,19 @@ it('ipv4Write writes the vector', () => {
   const pool = poolWith(new Uint8Array(20));
   ipv4Write(pool, AT, 40, IpProtocol.tcp, 0xac100a63, 0xac100a0c, 64, 0x1c46, Ipv4Flag.dontFragment);
   expect(slice(pool, AT, 20)).toEqual(header);
+});
+
+it('ipv4TosWrite: the TOS is replaced, the checksum right', () => {
+  const pool = new Uint8Array(100);
+  for (const [dst, tos] of [
+    [0xac100a0c, 0xb9],
+    [0xffffffff, 0xff],
+    [0, 0],
+  ] as const) {
+    ipv4Write(pool, AT, 40, IpProtocol.tcp, 0xac100a63, dst, 64, 0x1c46, Ipv4Flag.dontFragment);
+    ipv4TosWrite(pool, AT, tos);
+    expect([ipv4Tos(pool, AT), ipv4Dst(pool, AT), ipv4ChecksumOk(pool, AT, 20)]).toEqual([tos, dst, true]);
+  }
 });
 
 it('decode(encode(x)) = x with a right checksum', () => {

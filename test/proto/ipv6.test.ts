@@ -14,6 +14,8 @@ import {
   ipv6JumboWrite,
   ipv6NextHeader,
   ipv6PayloadLen,
+  ipv6TrafficClass,
+  ipv6TrafficClassWrite,
   ipv6Upper,
   ipv6Write,
 } from '../../src/proto/ipv6.ts';
@@ -99,6 +101,16 @@ describe('ipv6HeaderBytes', () => {
     const probe = Uint8Array.from(udp).fill(0, IPV6_SRC, IPV6_DST);
     expect(ipv6HeaderBytes(poolWith(probe), AT, 48)).toBe(IPV6_BYTES);
   });
+});
+
+it('ipv6TrafficClassWrite: flow label and the rest stay', () => {
+  const pool = new Uint8Array(100);
+  ipv6Write(pool, AT, 100, 17, 64, 0xabcde);
+  ipv6TrafficClassWrite(pool, AT, 0xb9);
+  expect(Array.from(pool.subarray(AT, AT + 8))).toEqual([0x6b, 0x9a, 0xbc, 0xde, 0, 100, 17, 64]);
+  expect(ipv6TrafficClass(pool, AT)).toBe(0xb9);
+  ipv6TrafficClassWrite(pool, AT, 0);
+  expect(ipv6TrafficClass(pool, AT)).toBe(0);
 });
 
 it('ipv6JumboWrite: hop-by-hop options header with the Jumbo Payload option alone', () => {

@@ -20,10 +20,10 @@ import {
   tcpSeq,
   tcpSrcPort,
   tcpSynOptionsWrite,
+  tcpUrgent,
   tcpWindow,
   tcpWrite,
 } from '../../src/proto/tcp.ts';
-import { tcpUrgent } from './fields.ts';
 import { FRAME_AT as AT, poolWith, readsOnlyItsFrame, slice, u8, u16, u32, wire } from './vector.ts';
 
 const syn = wire(`
@@ -58,6 +58,7 @@ const none = {
   mss: 0,
   wscale: -1,
   sackPermitted: false,
+  hasMptcp: false,
   hasTs: false,
   tsVal: 0,
   tsEcr: 0,
@@ -146,7 +147,8 @@ describe('tcpOptions', () => {
     ['an option cut by the end of the header is none', '03 03 01 01 01 01 02 04', { wscale: 1 }],
     ['a kind as last byte has no length', '03 03 01 02', { wscale: 1 }],
     ['a known option of the wrong length is skipped', '02 03 05 03 03 02 04 03 00', { wscale: 2 }],
-    ['unknown kinds are skipped by length', '1e 05 aa bb cc 22 02 02 04 02 18', { mss: 536 }],
+    ['unknown kinds are skipped by length', '1d 05 aa bb cc 22 02 02 04 02 18', { mss: 536 }],
+    ['MP_CAPABLE of a SYN', '1e 04 01 01 03 03 07', { hasMptcp: true, wscale: 7 }],
     [
       'four SACK blocks',
       `05 22 ${'00000001 00000002 '.repeat(4)}`,

@@ -41,6 +41,8 @@ const isV6 = (address: string): boolean => address.includes(':');
 
 export interface IpOptions {
   readonly ttl?: number;
+  /** TOS or traffic class. */
+  readonly tos?: number;
   readonly ident?: number;
   /** Raw flags and fragment offset field (IPv4). */
   readonly flagsFrag?: number;
@@ -57,14 +59,25 @@ export function ipPacket(
 ): Uint8Array {
   const ttl = o.ttl ?? 64;
   if (isV6(src)) {
-    const head = [0x60, 0, 0, 0, ...be16(upper.length), protocol, ttl, ...ip6(src), ...ip6(dst)];
+    const tos = o.tos ?? 0;
+    const head = [
+      0x60 | (tos >> 4),
+      (tos & 15) << 4,
+      0,
+      0,
+      ...be16(upper.length),
+      protocol,
+      ttl,
+      ...ip6(src),
+      ...ip6(dst),
+    ];
     return Uint8Array.from([...head, ...Array.from(upper)]);
   }
   const options = o.options ?? [];
   const headerBytes = 20 + options.length;
   const head = [
     0x40 | (headerBytes >> 2),
-    0,
+    o.tos ?? 0,
     ...be16(headerBytes + upper.length),
     ...be16(o.ident ?? 0x1234),
     ...be16(o.flagsFrag ?? 0x4000),

@@ -280,6 +280,7 @@ export class ShardRig {
       family,
       proto,
       dontFragment: family === 6 || ipv4DontFragment(ip, 0),
+      tos: family === 4 ? ip[1]! : ((ip[0]! & 15) << 4) | (ip[1]! >>> 4),
       ttl: family === 4 ? ipv4Ttl(ip, 0) : ipv6HopLimit(ip, 0),
       hash: flowHash(this.plan.hashKey, addr, 0, addr, 4, ports, proto),
       ports: 0,
@@ -320,9 +321,9 @@ export class ShardRig {
   }
 
   /** A ToShard.datagram message. */
-  datagram(flow: number, payload: Uint8Array, { ttl = 0, gsoSize = 0 } = {}): Message {
+  datagram(flow: number, payload: Uint8Array, { ttl = 0, gsoSize = 0, tos = 0 } = {}): Message {
     const { slotA, slotB, bytes } = this.hostPayload(payload);
-    return message((out) => datagramWrite(out, flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize));
+    return message((out) => datagramWrite(out, flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize, tos));
   }
 
   /**

@@ -62,6 +62,25 @@ const TO_HOST: readonly [string, Write][] = [
   ],
   ['rewind flow 3 to 100', (out) => toHost.rewindWrite(out, 3, 100, 0)],
   ['rewind flow 3 to 4294967295, 50 bytes', (out) => toHost.rewindWrite(out, 3, 0xffffffff, 50)],
+  [
+    'openTcp flow 3 to 192.0.2.1:53000, tos 184',
+    (out) => toHost.openTcpWrite(out, 3, V4, 4, 53_000, 0, 0xb8),
+  ],
+  ['send flow 3, 100 bytes, urgent 5', (out) => toHost.sendWrite(out, 3, 5, NO_SLOT, 66, 100, 0, 5)],
+  ['keepAlive flow 3 every 65535 s', (out) => toHost.keepAliveWrite(out, 3, 65_535)],
+  ['setTos flow 3 184', (out) => toHost.setTosWrite(out, 3, 6, 0xb8)],
+  [
+    'sendDatagram flow 3, 10 bytes, tos 0',
+    (out) => toHost.sendDatagramWrite(out, 3, 5, NO_SLOT, 55, 10, toHost.sendOptions(0, 0, 0), 0),
+  ],
+  [
+    'sendDatagram flow 3, 10 bytes, ttl 255, fragment allowed, tos 255',
+    (out) => toHost.sendDatagramWrite(out, 3, 5, NO_SLOT, 55, 10, toHost.sendOptions(255, 1, 255), 0),
+  ],
+  [
+    'sendFromListener 9 from 10.0.2.15 to 192.0.2.1:4000, 100 bytes, tos 3',
+    (out) => toHost.sendFromListenerWrite(out, 9, 0, 5, NO_SLOT, 55, 100, 4000, V4, 4, 3),
+  ],
   ['finish flow 3', (out) => toHost.finishWrite(out, 3)],
   ['close flow 3', (out) => toHost.closeWrite(out, 3)],
   ['reset flow 3', (out) => toHost.resetWrite(out, 3)],
@@ -111,10 +130,19 @@ const TO_SHARD: readonly [string, Write][] = [
   ],
   ['eof flow 3 at 4294967295', (out) => toShard.eofWrite(out, 3, 0xffffffff)],
   [`error flow 3, errno ${Errno.ECONNRESET}`, (out) => toShard.errorWrite(out, 3, Errno.ECONNRESET)],
+  ['urgent flow 3 at 4294967295', (out) => toShard.urgentWrite(out, 3, 0xffffffff)],
   ['closed flow 3', (out) => toShard.closedWrite(out, 3)],
   [
     'accepted token 17, [2001:db8::1]:53000 to [fd00::15]:5000',
     (out) => toShard.acceptedWrite(out, 17, 6, PORTS >>> 0, 0x89abcdef, V6, 4, V6, 8),
+  ],
+  [
+    'datagram flow 3, 60 bytes, ttl 64, tos 185, segments of 20',
+    (out) => toShard.datagramWrite(out, 3, 5, NO_SLOT, 128, 60, 64, 20, 0xb9),
+  ],
+  [
+    'listenerDatagram 9, [2001:db8::1]:53000 to [fd00::15]:5000, 100 bytes, tos 255',
+    (out) => toShard.listenerDatagramWrite(out, 9, 7, 5, NO_SLOT, 128, 100, PORTS >>> 0, V6, 4, 255),
   ],
   ['datagram flow 3, 60 bytes', (out) => toShard.datagramWrite(out, 3, 5, NO_SLOT, 128, 60, 0, 0)],
   [

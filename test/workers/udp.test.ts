@@ -119,6 +119,24 @@ describe('UDP from the guest', () => {
     },
   );
 
+  it.each([
+    [GUEST, PEER],
+    [GUEST6, PEER6],
+  ])('%s: TOS is set on the socket when it changes', (guest, far) => {
+    const { rig, udp } = begin();
+    const options = (tos: number): number => {
+      const ip = udpPacket(guest, 5000, far, 9, pattern(10), { tos });
+      udp.onPacket(rig.packet(ip));
+      return sendDatagramOptions(rig.takeMessages().at(-1)!, 0);
+    };
+    expect(options(0)).toBe(64); // the TTL
+    expect(options(0)).toBe(0);
+    expect(options(0xb9)).toBe(sendOptions(0, SendFragment.unchanged, 0xb9));
+    expect(options(0xb9)).toBe(0);
+    expect(options(0)).toBe(sendOptions(0, SendFragment.unchanged, 0));
+    expect(options(0)).toBe(0);
+  });
+
   it('two pieces and frame padding: the length field gives the size', () => {
     const { rig, udp } = begin();
     udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 9, pattern(30_001))));
@@ -223,6 +241,38 @@ describe('UDP to the guest', () => {
     give(rig, send!);
     return { rig, udp, flow: flowOf(open) };
   }
+
+  it.each([
+    [GUEST, PEER],
+    [GUEST6, PEER6],
+  ])(
+    'datagrams %s <- %s with a TOS, whole and in fragments; only equal ones share a frame',
+    (guest, peer) => {
+      const { rig, udp, flow } = opened(guest, peer);
+      for (const [bytes, tos] of [
+        [100, 0xb9],
+        [100, 0xb9],
+        [100, 2],
+        [4000, 0xff],
+        [100, 0],
+      ] as const)
+        udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(bytes), { tos }), 0);
+      udp.flush();
+      const sent = rig.takeSent();
+      const tosOf = ({ bytes: b }: { bytes: Uint8Array }): number =>
+        peer === PEER ? b[1]! : ((b[0]! & 15) << 4) | (b[1]! >>> 4);
+      expect(sent.map((s) => [tosOf(s), s.gsoSize])).toEqual([
+        [0xb9, 100],
+        [2, 0],
+        [0xff, 0],
+        [0xff, 0],
+        [0xff, 0],
+        [0, 0],
+      ]);
+      for (const s of sent) expect(readIp(s.bytes)).toMatchObject({ src: peer, dst: guest });
+      expect(rig.missingSlots).toBe(0);
+    },
+  );
 
   it.each([
     [GUEST, PEER],

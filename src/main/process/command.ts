@@ -1,10 +1,10 @@
 /**
  * COMMAND, and the chain of small programs that sets up its environment and becomes it:
  *
- *   sh              PID 1 of a new PID namespace, in a new mount namespace with its own /proc; killed when
- *                   bucatini ends, even by SIGKILL, and with it all others. Ignores the signals that a terminal
- *                   or a supervisor sends to a whole group. All this is done before it is executed
- *                   (sys/spawn.ts). It runs what becomes COMMAND, reaps orphans, passes the exit status on,
+ *   sh              PID 1 of a new PID namespace, in a new mount namespace with its own /proc and /sys;
+ *                   killed when bucatini ends, even by SIGKILL, and with it all others. Ignores the signals
+ *                   that a terminal or a supervisor sends to a whole group. All this is done before it is
+ *                   executed (sys/spawn.ts). It runs what becomes COMMAND, reaps orphans, passes the exit status on,
  *                   reports when COMMAND is stopped
  *   env, sh         not PID 1, all signals at their default actions: says "started", waits for "go", becomes
  *                   COMMAND
@@ -50,6 +50,7 @@ import { entriesShellsDrop } from './callers-environment.ts';
 import { CHANNEL, Child, ChildError, type ChildPlan } from './child.ts';
 import { callersDescriptors, clearCloexec } from './inherited-descriptors.ts';
 import { ignoredSignals } from './signals.ts';
+import { newSysMount } from './sys-mount.ts';
 import { within } from './time-limit.ts';
 import { commandDirectory } from './working-directory.ts';
 
@@ -177,9 +178,10 @@ export class Command {
       ...[shell, '-c', 'eval "$BUCATINI_INIT"', 'bucatini'],
       ...withEntriesShellsDrop(options.argv, options.env),
     ];
+    const sys = options.mountProc ? newSysMount() : undefined;
     this.#head = this.#start({
       ...{ file: shell, argv, ignores: Object.values(IGNORED_BY_CHAIN), endsWithUs: true },
-      ...{ namespaces: CLONE_NEWNS | CLONE_NEWPID, mountsProc: options.mountProc },
+      ...{ namespaces: CLONE_NEWNS | CLONE_NEWPID, mountsProc: options.mountProc, sys },
       networkNamespace: namespaceFd,
       cwd: commandDirectory(),
       descriptors: standardStreams(streams),
@@ -221,6 +223,7 @@ export class Command {
       throw new ProcError(error.message, 1);
     } finally {
       this.#covered?.uncover();
+      for (const { fd } of plan.sys?.below ?? []) close(fd);
     }
   }
 

@@ -14,6 +14,7 @@ import {
   familyOf,
   isLinkLocal,
   isLoopback,
+  isMulticast,
   isUnspecified,
   isV4Mapped,
 } from '../../proto/address.ts';
@@ -76,6 +77,8 @@ export class Addressing {
   readonly dns = new Uint32Array(8);
   /** Our IPv4 address as DHCP server and as the router that DHCP announces; 0: DHCP is off. */
   dhcpServer = 0;
+  /** Directed broadcast address of the guest's IPv4 subnet, as u32; 0: the subnet has none. */
+  readonly broadcast4: number;
   /** Our IPv6 link-local address. */
   readonly linkLocal = new Uint32Array(4);
   readonly ipv4: boolean;
@@ -111,6 +114,9 @@ export class Addressing {
     set(this.dns, V6_AT, plan.ipv6?.dns, 'ipv6.dns');
     this.hostSelf.set(this.guest);
     if (policy.dhcp) this.dhcpServer = this.gateway[V4_AT + 3]!;
+    // A /31 and a /32 have no broadcast address (RFC 3021).
+    const prefixLen = plan.ipv4?.prefixLen ?? 32;
+    this.broadcast4 = prefixLen > 30 ? 0 : (this.guest[V4_AT + 3]! | (2 ** (32 - prefixLen) - 1)) >>> 0;
     this.seen = seen;
     for (const at of [V4_AT, V6_AT]) if (isZero(seen, at)) addressCopy(this.guest, at, seen, at);
   }
@@ -216,6 +222,16 @@ export class Addressing {
   isReachableFromGuest(words: Uint32Array, w: number): boolean {
     if (isUnspecified(words, w)) return false;
     return !isLoopback(words, w) || !isZero(this.hostLoopback, familyAt(familyOf(words, w)));
+  }
+
+  /**
+   * Whether a destination of the guest's is not one host: multicast, reserved (240/4), or broadcast.
+   * @param words,w  address at words[w..w+3]
+   */
+  isGroup(words: Uint32Array, w: number): boolean {
+    if (!isV4Mapped(words, w)) return isMulticast(words, w);
+    const address = words[w + 3]!;
+    return address >>> 28 >= 14 || (this.broadcast4 !== 0 && address === this.broadcast4);
   }
 
   /** Whether an address is one of the plan's own on the TAP. */

@@ -35,7 +35,7 @@ export const StageDrop = {
   tcpNoFlow: -77,
   /** A TCP SYN to a multicast, loopback or other impossible address, or to port 0. */
   tcpDestination: -78,
-  /** An IP protocol other than TCP, UDP, ICMP and ICMPv6. */
+  /** An IP protocol other than TCP, UDP, ICMP and ICMPv6: answered by an ICMP error, at a limited rate. */
   ipProtocol: -79,
   /** A source address that no guest may have: loopback, multicast, broadcast. */
   ipSource: -80,

@@ -2,12 +2,12 @@
  * shard -> host-io.
  *
  *                     +1         +2, +3  +4      +5     +6                +7         +8 .. +11       +12 .. +15
- *   openTcp           flow       -       zone    -      remote port << 16 -          remote          -
+ *   openTcp           flow       -       zone    -      port << 16 | tos  -          remote          -
  *   openUdp           flow       -       zone    -      ports             gro        remote          guest
  *   openPing          flow       -       -       -      family            -          remote          -
  *   adopt             flow       -       -       -      token
  *   refuse            0          -       -       -      token
- *   send              flow       slots   offset  bytes  mark
+ *   send              flow       slots   offset  bytes  mark              urgent
  *   credit            flow       -       -       -      limit             acked      read limit
  *   rewind            flow       -       -       -      stream offset     bytes
  *   finish            flow
@@ -15,9 +15,13 @@
  *   freeSlots         0          slots
  *   takeOver          flow       -       HOST_STATE_WORDS words of the socket's state
  *   sendDatagram      flow       slots   offset  bytes  options           gso size   borrowed
- *   sendFromListener  interface  slots   offset  bytes  remote port << 16 listener   remote          local
+ *   sendFromListener  interface  slots   offset  bytes  port << 16 | tos  listener   remote          local
+ *   setTos            flow       -       -       -      tos               family
+ *   keepAlive         flow       -       -       -      seconds
  *
- *   options   | 0 ... | SendFragment 2 bits | ttl 8 bits |      0 in either: unchanged
+ *   options   | 0 ... | 1 bit: tos is set | tos 8 bits | 0 ... | SendFragment 2 bits | ttl 8 bits |
+ *             bit 24                         16                  8                     0
+ *             0 in ttl or SendFragment: unchanged
  *
  * The accessors of words 0 to 5 are in descriptor.ts. Stream offsets count payload bytes from 0, modulo 2^32.
  */
@@ -60,6 +64,10 @@ export const ToHost = {
   sendFromListener: 15,
   /** Take over the socket of a TCP flow that has come from another lane. */
   takeOver: 16,
+  /** Set the DSCP of a stream socket. */
+  setTos: 17,
+  /** Have the kernel send keep-alives on a stream socket as often as the guest does. */
+  keepAlive: 18,
 } as const;
 export type ToHost = (typeof ToHost)[keyof typeof ToHost];
 
@@ -75,6 +83,7 @@ export type SendFragment = (typeof SendFragment)[keyof typeof SendFragment];
 /**
  * @param remote,r  host-side address: four words from remote[r] on
  * @param zone  index of the interface of a link-local remote, 0: Ipv6Plan.linkLocalScope
+ * @param tos  DSCP << 2 of the SYN
  */
 export function openTcpWrite(
   out: DescriptorOut,
@@ -83,11 +92,12 @@ export function openTcpWrite(
   r: number,
   remotePort: number,
   zone: number,
+  tos = 0,
 ): void {
   const at = reserveBare(out, ToHost.openTcp, flow);
   const w = out.words;
   w[at + 4] = zone;
-  w[at + 6] = (remotePort << 16) >>> 0;
+  w[at + 6] = ((remotePort << 16) | tos) >>> 0;
   addressCopy(remote, r, w, at + 8);
   out.commit();
 }
@@ -162,6 +172,8 @@ export const openRemoteAt = (at: number): number => at + 8;
 export const openRemotePort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
 /** For openTcp and openUdp: index of the interface of a link-local remote, 0: Ipv6Plan.linkLocalScope. */
 export const openZone = (w: Uint32Array, at: number): number => w[at + 4]!;
+/** For openTcp: DSCP << 2 of the SYN. */
+export const openTcpTos = (w: Uint32Array, at: number): number => w[at + 6]! & 0xff;
 /** Port of the guest's endpoint, 0: the flow belongs to no endpoint and has its own socket. */
 export const openUdpGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
 /** Index of the guest's address in the ring's words; valid when openUdpGuestPort() is not 0. */
@@ -193,6 +205,7 @@ export const acceptedSocket = (w: Uint32Array, at: number): number => w[at + 6]!
  * @param mark 0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. host-io frees those
  *   that the socket does not take at once, and reports a refusal (SentFlag.refused). It also frees provisional
  *   bytes that the shard sent before it learnt of a refusal: their mark has an old count
+ * @param urgent  how many bytes up to and with the urgent one (MSG_OOB), 0: none is urgent
  */
 export function sendWrite(
   out: DescriptorOut,
@@ -202,13 +215,16 @@ export function sendWrite(
   slotOffset: number,
   bytes: number,
   mark: number,
+  urgent = 0,
 ): void {
   const at = reserveWithSlots(out, ToHost.send, flow, slotA, slotB, slotOffset, bytes);
   out.words[at + 6] = mark;
+  out.words[at + 7] = urgent;
   out.commit();
 }
 
 export const sendMark = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const sendUrgent = (w: Uint32Array, at: number): number => w[at + 7]!;
 
 /**
  * @param limit  stream offset up to which host-io may peek
@@ -264,6 +280,26 @@ export function resetWrite(out: DescriptorOut, flow: number): void {
   out.commit();
 }
 
+/** @param family  of the flow's addresses @param tos  DSCP << 2 */
+export function setTosWrite(out: DescriptorOut, flow: number, family: 4 | 6, tos: number): void {
+  const at = reserveBare(out, ToHost.setTos, flow);
+  out.words[at + 6] = tos;
+  out.words[at + 7] = family;
+  out.commit();
+}
+
+export const setTosValue = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const setTosFamily = (w: Uint32Array, at: number): 4 | 6 => (w[at + 7] === 6 ? 6 : 4);
+
+/** @param seconds  after which the guest sends a keep-alive on the idle connection, 1 to 65535 */
+export function keepAliveWrite(out: DescriptorOut, flow: number, seconds: number): void {
+  const at = reserveBare(out, ToHost.keepAlive, flow);
+  out.words[at + 6] = seconds;
+  out.commit();
+}
+
+export const keepAliveSeconds = (w: Uint32Array, at: number): number => w[at + 6]!;
+
 // ----------------------------------------------------------------------------------------- slots and datagrams
 
 /** Give slots back to host-io. Either may be NO_SLOT. */
@@ -315,20 +351,30 @@ export function sendBorrowedWrite(
 
 /** Socket options to change first, encoded by sendOptions(); 0: none. */
 export const sendDatagramOptions = (w: Uint32Array, at: number): number => w[at + 6]!;
-/** @param ttl  TTL or hop limit, 0: unchanged @param fragment  SendFragment value */
-export const sendOptions = (ttl: number, fragment: number): number => ttl | (fragment << 8);
+const HAS_TOS = 1 << 24;
+/**
+ * @param ttl  TTL or hop limit, 0: unchanged
+ * @param fragment  SendFragment value
+ * @param tos  TOS or traffic class, -1: unchanged
+ */
+export const sendOptions = (ttl: number, fragment: number, tos = -1): number =>
+  ttl | (fragment << 8) | (tos < 0 ? 0 : HAS_TOS | (tos << 16));
 export const sendOptionsTtl = (options: number): number => options & 0xff;
-export const sendOptionsFragment = (options: number): number => options >>> 8;
+export const sendOptionsFragment = (options: number): number => (options >>> 8) & 3;
+/** -1: unchanged. */
+export const sendOptionsTos = (options: number): number =>
+  (options & HAS_TOS) === 0 ? -1 : (options >>> 16) & 0xff;
 export const sendDatagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]!;
 export const sendDatagramIsBorrowed = (w: Uint32Array, at: number): boolean => w[at + 8] === 1;
 
 /**
- * Passes the slots on. Ten parameters: the payload's five, the destination, and the socket and address to
- * send from.
+ * Passes the slots on. Eleven parameters: the payload's five, the destination and TOS, and the socket and
+ * address to send from.
  * @param listener  listener number
  * @param zone  index of the interface of a link-local peer, else 0
  * @param addresses,a host-side address of the peer at addresses[a], and at addresses[a + 4] the local address
  *   to which the peer had sent
+ * @param tos  TOS or traffic class
  */
 export function sendFromListenerWrite(
   out: DescriptorOut,
@@ -341,10 +387,11 @@ export function sendFromListenerWrite(
   remotePort: number,
   addresses: Uint32Array,
   a: number,
+  tos = 0,
 ): void {
   const at = reserveWithSlots(out, ToHost.sendFromListener, zone, slotA, slotB, slotOffset, bytes);
   const w = out.words;
-  w[at + 6] = (remotePort << 16) >>> 0;
+  w[at + 6] = ((remotePort << 16) | tos) >>> 0;
   w[at + 7] = listener;
   addressCopy(addresses, a, w, at + 8);
   addressCopy(addresses, a + 4, w, at + 12);
@@ -354,6 +401,7 @@ export function sendFromListenerWrite(
 export const sendFromListenerZone = (w: Uint32Array, at: number): number => w[at + 1]!;
 export const sendFromListenerIndex = (w: Uint32Array, at: number): number => w[at + 7]!;
 export const sendFromListenerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
+export const sendFromListenerTos = (w: Uint32Array, at: number): number => w[at + 6]! & 0xff;
 /** Index of the peer's address in the ring's words. */
 export const sendFromListenerRemoteAt = (at: number): number => at + 8;
 /** Index of the address to send from in the ring's words. */
@@ -379,7 +427,7 @@ export function toHostText(w: Uint32Array, at = 0): string {
   const bytes = `${w[at + 5]} bytes`;
   switch (op) {
     case ToHost.openTcp:
-      return `${flow} to ${remoteText(w, at)}${zoneText(openZone(w, at))}`;
+      return `${flow} to ${remoteText(w, at)}${zoneText(openZone(w, at))}${tosText(openTcpTos(w, at))}`;
     case ToHost.openUdp: {
       const port = openUdpGuestPort(w, at);
       const from = port === 0 ? '' : ` from ${endpointText(w, openUdpGuestAt(at), port)}`;
@@ -393,7 +441,7 @@ export function toHostText(w: Uint32Array, at = 0): string {
     case ToHost.refuse:
       return `${name} token ${acceptedSocket(w, at)}`;
     case ToHost.send:
-      return `${flow}, ${bytes}${clause(sendMark(w, at), (mark) => `provisional ${mark}`)}`;
+      return `${flow}, ${bytes}${clause(sendMark(w, at), (mark) => `provisional ${mark}`)}${clause(sendUrgent(w, at), (n) => `urgent ${n}`)}`;
     case ToHost.credit:
       return [
         `${flow} up to ${creditLimit(w, at)}`,
@@ -402,6 +450,10 @@ export function toHostText(w: Uint32Array, at = 0): string {
       ].join(', ');
     case ToHost.rewind:
       return `${flow} to ${rewindOffset(w, at)}${clause(rewindBytes(w, at), (n) => `${n} bytes`)}`;
+    case ToHost.setTos:
+      return `${flow} ${setTosValue(w, at)}`;
+    case ToHost.keepAlive:
+      return `${flow} every ${keepAliveSeconds(w, at)} s`;
     case ToHost.freeSlots:
       return `${name} ${slotsText(w, at)}`;
     case ToHost.sendDatagram:
@@ -410,7 +462,8 @@ export function toHostText(w: Uint32Array, at = 0): string {
       const from = addressText(w, sendFromListenerLocalAt(at));
       const to = endpointText(w, sendFromListenerRemoteAt(at), sendFromListenerPort(w, at));
       const zone = zoneText(sendFromListenerZone(w, at));
-      return `${name} ${sendFromListenerIndex(w, at)} from ${from} to ${to}${zone}, ${bytes}`;
+      const tos = tosText(sendFromListenerTos(w, at));
+      return `${name} ${sendFromListenerIndex(w, at)} from ${from} to ${to}${zone}, ${bytes}${tos}`;
     }
     default:
       return flow;
@@ -422,11 +475,14 @@ const remoteText = (w: Uint32Array, at: number): string =>
 
 const zoneText = (zone: number): string => (zone === 0 ? '' : ` behind interface ${zone}`);
 
+const tosText = (tos: number): string => clause(tos, (value) => `tos ${value}`);
+
 function datagramText(w: Uint32Array, at: number): string {
   const options = sendDatagramOptions(w, at);
   return [
     clause(sendOptionsTtl(options), (ttl) => `ttl ${ttl}`),
     clause(sendOptionsFragment(options), (fragment) => `fragment ${keyOf(SendFragment, fragment)}`),
+    sendOptionsTos(options) < 0 ? '' : `, tos ${sendOptionsTos(options)}`,
     clause(sendDatagramGsoSize(w, at), (size) => `segments of ${size}`),
     sendDatagramIsBorrowed(w, at) ? ', borrowed' : '',
   ].join('');

@@ -11,10 +11,12 @@
  *   error             flow       -       -       -      errno
  *   closed            flow
  *   accepted          hash       -       token   family ports          -          peer               guest
- *   datagram          flow       slots   offset  bytes  ttl            gso size
- *   listenerDatagram  interface  slots   offset  bytes  ports          listener   peer               local
- *   unsolicited-
- *     Datagram        0          slots   offset  bytes  ports          gso size   peer               guest
+ *   urgent            flow       -       -       -      stream offset
+ *   datagram          flow       slots   offset  bytes  ttl, tos << 8  gso size
+ *   listenerDatagram  interface  slots   offset  bytes  ports          listener,  peer               local
+ *                                                                      tos << 24
+ *   unsolicited-      0          slots   offset  bytes  ports          gso size,  peer               guest
+ *     Datagram                                                         tos << 16
  *   icmpError         flow       A       offset  bytes  type, code     info       offender           errno, sequence
  *   movedFlow         part       -       12 words of the flow's state
  *   movedBucket       bucket
@@ -63,6 +65,8 @@ export const ToShard = {
   movedFlow: 14,
   /** All flows of this bucket are here: the lane becomes its owner. */
   movedBucket: 15,
+  /** Where in the stream the peer's urgent byte is; comes before the `data` that has this byte. */
+  urgent: 16,
 } as const;
 export type ToShard = (typeof ToShard)[keyof typeof ToShard];
 
@@ -80,6 +84,8 @@ export type DataKind = (typeof DataKind)[keyof typeof DataKind];
 export const SentFlag = { empty: 1, refused: 2 } as const;
 
 const GSO_TYPE_MASK = 0x7f;
+/** In word 7 of listenerDatagram: TOS above the listener's number. */
+const LISTENER_TOS_SHIFT = 24;
 
 /** Bits of `offload` above the VnetGso type. */
 export const FrameFlag = {
@@ -254,6 +260,15 @@ export function eofWrite(out: DescriptorOut, flow: number, offset: number): void
 
 export const eofOffset = (w: Uint32Array, at: number): number => w[at + 6]!;
 
+/** @param offset  stream offset of the urgent byte */
+export function urgentWrite(out: DescriptorOut, flow: number, offset: number): void {
+  const at = reserveBare(out, ToShard.urgent, flow);
+  out.words[at + 6] = offset;
+  out.commit();
+}
+
+export const urgentOffset = (w: Uint32Array, at: number): number => w[at + 6]!;
+
 /** @param errno  above zero; 0: the flow ends for another reason */
 export function errorWrite(out: DescriptorOut, flow: number, errno: number): void {
   const at = reserveBare(out, ToShard.error, flow);
@@ -324,17 +339,20 @@ export function datagramWrite(
   bytes: number,
   ttl: number,
   gsoSize: number,
+  tos = 0,
 ): void {
   const at = reserveWithSlots(out, ToShard.datagram, flow, slotA, slotB, slotOffset, bytes);
   const w = out.words;
-  w[at + 6] = ttl;
+  w[at + 6] = ttl | (tos << 8);
   w[at + 7] = gsoSize;
   out.commit();
 }
 
-export const datagramTtl = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const datagramTtl = (w: Uint32Array, at: number): number => w[at + 6]! & 0xff;
+/** For datagram. */
+export const datagramTos = (w: Uint32Array, at: number): number => w[at + 6]! >>> 8;
 /** For datagram and unsolicitedDatagram. */
-export const datagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const datagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]! & 0xffff;
 
 /**
  * Passes the slots on. listenerDatagramGuestWrite() must have written to the first one. Ten parameters: the
@@ -356,11 +374,12 @@ export function listenerDatagramWrite(
   ports: number,
   addresses: Uint32Array,
   a: number,
+  tos = 0,
 ): void {
   const at = reserveWithSlots(out, ToShard.listenerDatagram, zone, slotA, slotB, slotOffset, bytes);
   const w = out.words;
   w[at + 6] = ports;
-  w[at + 7] = listener;
+  w[at + 7] = (listener | (tos << LISTENER_TOS_SHIFT)) >>> 0;
   addressCopy(addresses, a, w, at + 8);
   addressCopy(addresses, a + 4, w, at + 12);
   out.commit();
@@ -387,7 +406,9 @@ export function listenerDatagramGuest(pool: Uint8Array, slotAt: number, guest: U
 }
 
 export const listenerDatagramZone = (w: Uint32Array, at: number): number => w[at + 1]!;
-export const listenerDatagramIndex = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const listenerDatagramIndex = (w: Uint32Array, at: number): number =>
+  w[at + 7]! & ((1 << LISTENER_TOS_SHIFT) - 1);
+export const listenerDatagramTos = (w: Uint32Array, at: number): number => w[at + 7]! >>> LISTENER_TOS_SHIFT;
 /** Index in the ring's words of the local address to which the peer has sent. */
 export const listenerDatagramLocalAt = (at: number): number => at + 12;
 
@@ -418,16 +439,18 @@ export function unsolicitedDatagramWrite(
   addresses: Uint32Array,
   p: number,
   g: number,
+  tos = 0,
 ): void {
   const at = reserveWithSlots(out, ToShard.unsolicitedDatagram, 0, slotA, slotB, slotOffset, bytes);
   const w = out.words;
   w[at + 6] = ports;
-  w[at + 7] = gsoSize;
+  w[at + 7] = gsoSize | (tos << 16);
   addressCopy(addresses, p, w, at + 8);
   addressCopy(addresses, g, w, at + 12);
   out.commit();
 }
 
+export const unsolicitedDatagramTos = (w: Uint32Array, at: number): number => w[at + 7]! >>> 16;
 /** Index of the guest's address in the ring's words. */
 export const unsolicitedDatagramGuestAt = (at: number): number => at + 12;
 
@@ -494,6 +517,8 @@ export function toShardText(w: Uint32Array, at = 0): string {
       return `${flow}, ${sentText(w, at)}`;
     case ToShard.eof:
       return `${flow} at ${eofOffset(w, at)}`;
+    case ToShard.urgent:
+      return `${flow} at ${urgentOffset(w, at)}`;
     case ToShard.error:
       return `${flow}, errno ${errorErrno(w, at)}`;
     case ToShard.accepted: {
@@ -503,17 +528,19 @@ export function toShardText(w: Uint32Array, at = 0): string {
     }
     case ToShard.datagram: {
       const ttl = clause(datagramTtl(w, at), (value) => `ttl ${value}`);
-      return `${flow}, ${bytes}${ttl}${segmentsText(datagramGsoSize(w, at))}`;
+      return `${flow}, ${bytes}${ttl}${tosText(datagramTos(w, at))}${segmentsText(datagramGsoSize(w, at))}`;
     }
     case ToShard.listenerDatagram: {
       const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
       const to = endpointText(w, listenerDatagramLocalAt(at), datagramGuestPort(w, at));
-      return `${name} ${listenerDatagramIndex(w, at)}, ${from} to ${to}, ${bytes}`;
+      const tos = tosText(listenerDatagramTos(w, at));
+      return `${name} ${listenerDatagramIndex(w, at)}, ${from} to ${to}, ${bytes}${tos}`;
     }
     case ToShard.unsolicitedDatagram: {
       const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
       const to = endpointText(w, unsolicitedDatagramGuestAt(at), datagramGuestPort(w, at));
-      return `${name}, ${from} to ${to}, ${bytes}${segmentsText(datagramGsoSize(w, at))}`;
+      const tos = tosText(unsolicitedDatagramTos(w, at));
+      return `${name}, ${from} to ${to}, ${bytes}${tos}${segmentsText(datagramGsoSize(w, at))}`;
     }
     case ToShard.icmpError:
       return `${flow}, ${errorText(w, at)}`;
@@ -521,6 +548,8 @@ export function toShardText(w: Uint32Array, at = 0): string {
       return flow;
   }
 }
+
+const tosText = (tos: number): string => clause(tos, (value) => `tos ${value}`);
 
 const segmentsText = (gsoSize: number): string => clause(gsoSize, (size) => `segments of ${size}`);
 

@@ -23,6 +23,8 @@ export class EgressFrame {
   /** IpProtocol value. */
   protocol = 0;
   ttl = 0;
+  /** TOS or traffic class. */
+  tos = 0;
   /**
    * Addresses as the guest sees them: four words from srcAt and dstAt on. Borrowed until the frame is sent.
    */
@@ -60,6 +62,7 @@ export class EgressFrame {
     this.family = family;
     this.protocol = protocol;
     this.ttl = DEFAULT_TTL;
+    this.tos = 0;
     this.#clear(family === 4 ? EtherType.ipv4 : EtherType.ipv6);
   }
 

@@ -41,6 +41,7 @@ import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../li
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openPingWrite, sendDatagramWrite } from '../link/to-host.ts';
 import {
+  datagramTos,
   datagramTtl,
   icmpErrorErrno,
   icmpErrorSequence,
@@ -266,6 +267,7 @@ export class PingTranslator {
     f.addresses(addr, guestAt + 4, addr, guestAt);
     f.body(bodyAt, bytesInA, slotB === NO_SLOT ? 0 : ctx.pool.slotAt(slotB), bytes - bytesInA);
     f.ttl = datagramTtl(words, at) || DEFAULT_TTL;
+    f.tos = datagramTos(words, at);
     if (family === 6) f.checksumField = ICMP_CHECKSUM;
     const sent = datagramToGuest(ctx, f);
     return sent === StageDrop.tooLong ? sent : 0;

@@ -21,7 +21,7 @@ import {
   icmpChecksumWrite,
   icmpErrorWrite,
 } from '../../proto/icmp.ts';
-import { Icmp6Type, Icmp6Unreachable, icmp6ChecksumWrite } from '../../proto/icmpv6.ts';
+import { Icmp6Parameter, Icmp6Type, Icmp6Unreachable, icmp6ChecksumWrite } from '../../proto/icmpv6.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { TcpFlag } from '../../proto/tcp.ts';
 import { udpWrite } from '../../proto/udp.ts';
@@ -207,6 +207,23 @@ export function refusalToGuest(ctx: ShardContext, p: Packet): void {
   beginError(f, p.family, p.addr, 0);
   sendError(ctx, f, (type << 8) | code, 0, p.ipAt, p.transportAt - p.ipAt + p.transportBytesInA);
   packetFree(ctx, p);
+}
+
+/**
+ * Refuse a packet of an IP protocol that is not carried, as its destination would: protocol unreachable (RFC
+ * 1122 section 3.2.2.1), over IPv6 unrecognised next header (RFC 4443 section 3.4).
+ * @param nextHeaderAt  IPv6: offset from the IP header of the byte that names the protocol
+ */
+export function protocolErrorToGuest(ctx: ShardContext, p: Packet, nextHeaderAt: number): void {
+  const typeCode =
+    p.family === 4
+      ? (IcmpType.unreachable << 8) | IcmpUnreachable.protocol
+      : (Icmp6Type.parameterProblem << 8) | Icmp6Parameter.nextHeader;
+  for (let i = 0; i < 4; i++) source[i] = p.addr[4 + i]!;
+  const f = ctx.guest.frame;
+  beginError(f, p.family, p.addr, 0);
+  const info = p.family === 4 ? 0 : nextHeaderAt;
+  sendError(ctx, f, typeCode, info, p.ipAt, p.transportAt - p.ipAt + p.transportBytesInA);
 }
 
 /** Offset in u8 of the data that an icmpError message quotes; 0: none. */

@@ -22,6 +22,8 @@ export interface Packet extends FlowTuple {
   family: 4 | 6;
   proto: number;
   ttl: number;
+  /** TOS or traffic class: DSCP << 2 | ECN. */
+  tos: number;
   /** The packet must not be fragmented on its way: IPv4 with DF, or IPv6 that came unfragmented. */
   dontFragment: boolean;
   /**

@@ -1,7 +1,7 @@
 /**
- * Socket options that the guest's IP headers require of a flow's host socket: TTL, and whether datagrams may
- * be fragmented. A socket option stays set, so it is sent with a datagram only when it changes
- * (sendDatagramWrite()).
+ * Socket options that the guest's IP headers require of a flow's host socket: TTL, whether datagrams may be
+ * fragmented, and TOS (DSCP and ECN). A socket option stays set, so it is sent with a datagram only when it
+ * changes (sendDatagramWrite()).
  *
  * A Linux guest sets DF in nearly all of its datagrams, though its MTU may be larger than the host's. DF is
  * kept only for probes with a small TTL (traceroute; decision 062): other datagrams are fragmented where the
@@ -29,16 +29,19 @@ export class SendOptions {
   // By flow: options that its host socket has. TTL 0: not set yet.
   readonly #ttl: Uint8Array;
   readonly #fragment: Uint8Array;
+  readonly #tos: Uint8Array;
 
   constructor(flows: number) {
     this.#ttl = new Uint8Array(flows);
     this.#fragment = new Uint8Array(flows);
+    this.#tos = new Uint8Array(flows);
   }
 
   /** A flow gets a new socket: the kernel fragments what exceeds the path's MTU. */
   begin(flow: number): void {
     this.#ttl[flow] = 0;
     this.#fragment[flow] = SendFragment.allowed;
+    this.#tos[flow] = 0;
   }
 
   /**
@@ -59,7 +62,9 @@ export class SendOptions {
       this.#fragment[flow] = wanted;
       fragment = wanted;
     }
-    return sendOptions(ttl, fragment);
+    if (p.tos === this.#tos[flow]) return sendOptions(ttl, fragment);
+    this.#tos[flow] = p.tos;
+    return sendOptions(ttl, fragment, p.tos);
   }
 }
 

@@ -19,6 +19,7 @@ import {
   ipv4HeaderBytes,
   ipv4Protocol,
   ipv4Src,
+  ipv4Tos,
   ipv4TotalLen,
   ipv4Ttl,
 } from '../../proto/ipv4.ts';
@@ -31,6 +32,7 @@ import {
   ipv6HeaderBytes,
   ipv6HopLimit,
   ipv6PayloadLen,
+  ipv6TrafficClass,
   ipv6Upper,
 } from '../../proto/ipv6.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
@@ -75,6 +77,7 @@ import { chatterKind4, chatterKind6, packetChatter } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS } from './context.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
+import { OtherProtocols } from './other-protocols.ts';
 import { type Packet, packetDiscard, packetFree } from './packet.ts';
 import { ResolverChoice } from './resolvers.ts';
 import { TcpTranslator } from './tcp.ts';
@@ -124,6 +127,7 @@ export class Shard implements Stage, FlowSource {
   readonly #tcp: TcpTranslator;
   readonly #udp: UdpTranslator;
   readonly #ping: PingTranslator;
+  readonly #otherProtocols: OtherProtocols;
   readonly #resolvers: ResolverChoice;
   readonly #fire: (id: number) => void;
   #nextRa = 0;
@@ -142,6 +146,7 @@ export class Shard implements Stage, FlowSource {
     family: 4,
     proto: 0,
     ttl: 0,
+    tos: 0,
     dontFragment: false,
     hash: 0,
     ports: 0,
@@ -210,6 +215,7 @@ export class Shard implements Stage, FlowSource {
     this.#udp = new UdpTranslator(ctx, this.#resolvers);
     this.#ping = new PingTranslator(ctx);
     this.#tellRoom();
+    this.#otherProtocols = new OtherProtocols(ctx);
     this.#fire = (id) => {
       const flow = Math.floor(id / TIMER_KINDS);
       const kind = id % TIMER_KINDS;
@@ -509,6 +515,7 @@ export class Shard implements Stage, FlowSource {
     p.family = 4;
     p.proto = ipv4Protocol(u8, ipAt);
     p.ttl = ipv4Ttl(u8, ipAt);
+    p.tos = ipv4Tos(u8, ipAt);
     p.dontFragment = ipv4DontFragment(u8, ipAt);
     p.transportAt = ipAt + headerBytes;
     p.transportBytes = total - headerBytes;
@@ -532,7 +539,7 @@ export class Shard implements Stage, FlowSource {
       case IpProtocol.igmp:
         return packetChatter(ctx, p, Counter.groupReports);
       default:
-        return packetDiscard(ctx, p, StageDrop.ipProtocol);
+        return this.#otherProtocols.refuse(p, 0);
     }
   }
 
@@ -558,6 +565,7 @@ export class Shard implements Stage, FlowSource {
     p.family = 6;
     p.proto = this.#upper[Ipv6Out.protocol]!;
     p.ttl = ipv6HopLimit(u8, ipAt);
+    p.tos = ipv6TrafficClass(u8, ipAt);
     p.transportAt = ipAt + this.#upper[Ipv6Out.upperAt]!;
     p.transportBytes = total - this.#upper[Ipv6Out.upperAt]!;
     p.transportBytesInA = Math.min(p.transportBytes, inA - this.#upper[Ipv6Out.upperAt]!);
@@ -578,7 +586,7 @@ export class Shard implements Stage, FlowSource {
       case IpProtocol.icmpv6:
         return this.#onIcmpv6(p);
       default:
-        return packetDiscard(ctx, p, StageDrop.ipProtocol);
+        return this.#otherProtocols.refuse(p, this.#upper[Ipv6Out.nextHeaderAt]!);
     }
   }
 

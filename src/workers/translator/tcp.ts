@@ -42,13 +42,22 @@ import { newFlowTuple } from '../flow/flow-tuple.ts';
 import { nextHopMtu, quotedFlow, quotedProtocol, quotedTcpSeq } from '../flow/quoted-flow.ts';
 import { Origin } from '../flow/shard-flows.ts';
 import { linkFlow } from '../link/descriptor.ts';
-import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
+import { setTosWrite } from '../link/to-host.ts';
+import {
+  eofOffset,
+  openFailedErrno,
+  sentBytes,
+  sentFlags,
+  sentFreed,
+  ToShard,
+  urgentOffset,
+} from '../link/to-shard.ts';
 import { readerSlotsOfShard } from '../placement.ts';
 import { type ShardContext, TimerKind } from './context.ts';
 import { type Packet, packetChecksumOk, packetDiscard, packetFree } from './packet.ts';
 import type { ResolverChoice } from './resolvers.ts';
 import { TcpClosing } from './tcp/closing.ts';
-import { MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-blocks.ts';
+import { DSCP_MASK, MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-blocks.ts';
 import { GsoBatch } from './tcp/gso-batch.ts';
 import { TcpHandshake } from './tcp/handshake.ts';
 import { KeepAlive } from './tcp/keep-alive.ts';
@@ -109,7 +118,7 @@ export class TcpTranslator {
     const pending = new UnsentSegments(ctx, tcb, outOfOrder, output);
     const waiting = new WaitingAccepts();
     const closing = new TcpClosing(ctx, tcb, buffers, outOfOrder, output, pending, waiting);
-    const keepAlive = new KeepAlive(ctx, tcb, output, closing);
+    const keepAlive = new KeepAlive(ctx, tcb, buffers, output, closing);
     const retransmission = new Retransmission(ctx, tcb, output, pending, closing);
     const batch = new GsoBatch(ctx, tcb, output);
     const parts = { tcb, buffers, outOfOrder, timestamps, output, pending, closing, keepAlive, waiting };
@@ -145,16 +154,18 @@ export class TcpTranslator {
     p.ports = readU32(u8, p.transportAt);
     const flow = ctx.flows.find(p);
     if (flow < 0) return this.#handshake.onUnknown(p, headerBytes);
+    // An integer, as a number with a fraction would be allocated.
+    const quietMs = (ctx.now - tcb.lastSeen[flow]!) | 0;
     tcb.lastSeen[flow] = ctx.now;
     switch (tcb.state[flow]) {
       case TcbState.established:
-        return this.#onEstablished(p, flow, headerBytes);
+        return this.#onEstablished(p, flow, headerBytes, quietMs);
       case TcbState.connecting:
         // The guest repeats its SYN while connect() runs, or resets.
         if (tcpFlags(u8, p.transportAt) & TcpFlag.rst) this.#closing.abortHost(flow);
         break;
       case TcbState.synReceived:
-        if (this.#handshake.onSynReceived(p, flow)) this.#onEstablished(p, flow, headerBytes);
+        if (this.#handshake.onSynReceived(p, flow)) this.#onEstablished(p, flow, headerBytes, 0);
         return;
       case TcbState.synSent:
         return this.#handshake.onSynSent(p, flow, headerBytes);
@@ -164,8 +175,11 @@ export class TcpTranslator {
     packetFree(ctx, p);
   }
 
-  /** RFC 9293 section 3.10.7.4, for ESTABLISHED and later states. */
-  #onEstablished(p: Packet, flow: number, headerBytes: number): void {
+  /**
+   * RFC 9293 section 3.10.7.4, for ESTABLISHED and later states.
+   * @param quietMs  time since the segment before
+   */
+  #onEstablished(p: Packet, flow: number, headerBytes: number, quietMs: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const u8 = ctx.u8;
@@ -191,9 +205,11 @@ export class TcpTranslator {
       return packetFree(ctx, p);
     }
     if (!(flags & TcpFlag.ack)) return packetFree(ctx, p);
+    if ((p.tos & DSCP_MASK) !== tcb.tos[flow]) this.#changeTos(flow, p);
 
     if (!this.#sender.onAck(flow, p, headerBytes, seq, payloadBytes, flags)) return packetFree(ctx, p);
 
+    if (payloadBytes <= 1 && seq === (rcvNxt - 1) >>> 0) this.#keepAlive.onGuestProbe(flow, quietMs);
     if (payloadBytes === 0 && !(flags & TcpFlag.fin)) {
       // A keep-alive or an old empty segment is answered by an ACK.
       if (seqLt(seq, rcvNxt)) this.#pending.wantAck(flow);
@@ -201,6 +217,13 @@ export class TcpTranslator {
     }
 
     this.#receiver.onPayload(p, flow, headerBytes, seq, payloadBytes, flags);
+  }
+
+  /** The guest has changed the DSCP of a connection: the host's socket gets it too. */
+  #changeTos(flow: number, p: Packet): void {
+    const tos = p.tos & DSCP_MASK;
+    this.#tcb.tos[flow] = tos;
+    setTosWrite(this.#ctx.toHost, flow, p.family, tos);
   }
 
   /**
@@ -269,6 +292,8 @@ export class TcpTranslator {
         return this.#sender.onData(flow, words, at);
       case ToShard.sent:
         return this.#receiver.onSent(flow, sentBytes(words, at), sentFlags(words, at), sentFreed(words, at));
+      case ToShard.urgent:
+        return this.#sender.onUrgent(flow, urgentOffset(words, at));
       case ToShard.opened:
         return this.#handshake.onOpened(flow);
       case ToShard.openFailed:

@@ -13,7 +13,7 @@
 import { addressWrite } from '../../proto/address.ts';
 import { writeU16, writeU32 } from '../../proto/be.ts';
 import { foldSum, onesSumPieces, pseudoSum4 } from '../../proto/checksum.ts';
-import { IPV4_MIN_BYTES, Ipv4Flag, ipv4Write } from '../../proto/ipv4.ts';
+import { IPV4_MIN_BYTES, Ipv4Flag, ipv4TosWrite, ipv4Write } from '../../proto/ipv4.ts';
 import {
   IPV6_BYTES,
   IPV6_DST,
@@ -22,6 +22,7 @@ import {
   IPV6_SRC,
   Ipv6Next,
   ipv6JumboWrite,
+  ipv6TrafficClassWrite,
   ipv6Write,
 } from '../../proto/ipv6.ts';
 import { StageDrop } from '../link/stage-drop.ts';
@@ -92,11 +93,13 @@ export function ipWrite(u8: Uint8Array, f: EgressFrame): void {
     const totalLen = IPV4_MIN_BYTES + upperBytes > IP_MAX_BYTES ? 0 : IPV4_MIN_BYTES + upperBytes;
     const flags = Ipv4Flag.dontFragment;
     ipv4Write(u8, at, totalLen, protocol, src[srcAt + 3]!, dst[dstAt + 3]!, f.ttl, 0, flags);
+    if (f.tos !== 0) ipv4TosWrite(u8, at, f.tos);
   } else {
     if (ipBytes > IPV6_BYTES) {
       ipv6Write(u8, at, 0, Ipv6Next.hopByHop, f.ttl, 0);
       ipv6JumboWrite(u8, at + IPV6_BYTES, protocol, IPV6_JUMBO_BYTES + upperBytes);
     } else ipv6Write(u8, at, upperBytes, protocol, f.ttl, 0);
+    if (f.tos !== 0) ipv6TrafficClassWrite(u8, at, f.tos);
     addressWrite(u8, at + IPV6_SRC, src, srcAt);
     addressWrite(u8, at + IPV6_DST, dst, dstAt);
   }
@@ -184,9 +187,11 @@ function fragmentHeaderWrite(
     const totalLen = IPV4_MIN_BYTES + bytes;
     const flagsFrag = (hasMore ? Ipv4Flag.moreFragments : 0) | (offset >>> 3);
     ipv4Write(u8, at, totalLen, protocol, src[srcAt + 3]!, dst[dstAt + 3]!, ttl, ident & 0xffff, flagsFrag);
+    if (f.tos !== 0) ipv4TosWrite(u8, at, f.tos);
     return;
   }
   ipv6Write(u8, at, IPV6_FRAGMENT_BYTES + bytes, Ipv6Next.fragment, ttl, 0);
+  if (f.tos !== 0) ipv6TrafficClassWrite(u8, at, f.tos);
   addressWrite(u8, at + IPV6_SRC, src, srcAt);
   addressWrite(u8, at + IPV6_DST, dst, dstAt);
   const headerAt = at + IPV6_BYTES;

@@ -1,7 +1,7 @@
 /**
  * Coalescing of one flow's datagrams to the guest. Datagrams that host-io received by one recvmmsg are sent
- * by one write, as one GSO_UDP_L4 frame, if they have the same size (the last one may be shorter). The
- * guest's kernel splits the frame again at its sockets.
+ * by one write, as one GSO_UDP_L4 frame, if they have the same size (the last one may be shorter) and TOS.
+ * The guest's kernel splits the frame again at its sockets.
  *
  *   slot A of datagram 0                         slot B, if any     datagram 1 ...
  *   | headroom: vnet eth IP UDP | payload  | --> | payload | -->    | headroom, unused | payload | ...
@@ -44,6 +44,7 @@ export class UdpGsoBatch {
   readonly #at = new Uint32Array(MAX_SEGMENTS);
   readonly #bytes = new Uint32Array(MAX_SEGMENTS);
   #flow = -1;
+  #tos = 0;
   #count = 0;
   #totalBytes = 0;
   #segmentBytes = 0;
@@ -58,13 +59,23 @@ export class UdpGsoBatch {
    * Add one message's payload for the guest. Takes over the slots; losses are counted here.
    * @param at       offset of the payload in slot A, HEADROOM_BYTES or more
    * @param gsoSize  datagram size when the payload is several datagrams, else 0
+   * @param tos      TOS or traffic class of all of them
    */
-  add(flow: number, slotA: number, slotB: number, at: number, bytes: number, gsoSize: number): void {
+  add(
+    flow: number,
+    slotA: number,
+    slotB: number,
+    at: number,
+    bytes: number,
+    gsoSize: number,
+    tos: number,
+  ): void {
     const isMany = gsoSize > 0 && gsoSize < bytes;
     this.#ctx.counters[Counter.datagramsToGuest]! += isMany ? Math.ceil(bytes / gsoSize) : 1;
     if (this.#count > 0) {
       const fits =
         flow === this.#flow &&
+        tos === this.#tos &&
         !this.#ended &&
         !isMany &&
         bytes > 0 &&
@@ -84,6 +95,7 @@ export class UdpGsoBatch {
       return;
     }
     this.#flow = flow;
+    this.#tos = tos;
     this.#segmentBytes = isMany ? gsoSize : bytes;
     this.#ended = false;
     // A batch to which nothing can be added is sent at once.
@@ -148,6 +160,7 @@ export class UdpGsoBatch {
     udpWrite(u8, bodyAt, ports & 0xffff, ports >>> 16, UDP_BYTES + bytesInA + moreBytes);
     const f = guest.frame;
     f.begin(this.#family(), IpProtocol.udp);
+    f.tos = this.#tos;
     f.addresses(flows.addr, flowAt + 4, flows.addr, flowAt);
     f.body(bodyAt, UDP_BYTES + bytesInA, moreAt, moreBytes);
     f.checksumField = UDP_CHECKSUM;

@@ -18,13 +18,16 @@
  * The guest's TTL is set on the host's socket (traceroute), but not the peer's TTL on packets to the guest.
  * DF of probes is set likewise (send-options.ts): the host's kernel then refuses a datagram that exceeds the
  * path MTU, and the guest gets the MTU by ICMP, as from a router. Other datagrams are fragmented by the
- * host's kernel. TOS is not carried, nor is DF through a published port's socket, which many flows share.
+ * host's kernel. DF is not carried through a published port's socket, which many flows share.
+ *
+ * TOS (DSCP and ECN) is carried to the host, and to the guest from the guest's first marked datagram on
+ * (host-io/datagram/sender.ts).
  *
  * Datagrams to broadcast and multicast addresses are dropped and counted, except for DHCP (dhcp.ts,
  * dhcpv6.ts). Queries to the dns address are handled by dns-forward.ts.
  */
 
-import { addressCopy, addressEqual, familyOf, isMulticast, isUnspecified } from '../../proto/address.ts';
+import { addressCopy, addressEqual, familyOf, isUnspecified } from '../../proto/address.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
 import { DNS_PORT } from '../../proto/dns.ts';
@@ -55,15 +58,18 @@ import {
   datagramGuestPort,
   datagramPeerAt,
   datagramPeerPort,
+  datagramTos,
   icmpErrorErrno,
   icmpErrorTypeCode,
   listenerDatagramGuest,
   listenerDatagramIndex,
   listenerDatagramLocalAt,
+  listenerDatagramTos,
   listenerDatagramZone,
   openFailedErrno,
   ToShard,
   unsolicitedDatagramGuestAt,
+  unsolicitedDatagramTos,
 } from '../link/to-shard.ts';
 import { isOutOfDescriptors } from '../thread/descriptor-shortage.ts';
 import { isLinkLocalGroup } from './chatter.ts';
@@ -102,8 +108,6 @@ export class UdpTranslator {
   readonly dns: DnsForward;
   readonly #ctx: ShardContext;
   readonly #resolvers: ResolverChoice;
-  /** Directed broadcast address of the guest's subnet; 0: none. */
-  readonly #broadcast: number;
   // By flow.
   readonly #state: Uint8Array;
   /** When the last datagram passed, monotonic milliseconds. */
@@ -141,10 +145,6 @@ export class UdpTranslator {
     this.#listener = new Uint32Array(flows);
     this.#peer = new Uint32Array(flows * PEER_WORDS);
     ctx.flows.onGiveWay(IpProtocol.udp, (flow) => this.#close(flow));
-    const plan = ctx.plan.addresses.ipv4;
-    // A /31 and a /32 have no broadcast address (RFC 3021).
-    const hostBits = plan === undefined || plan.prefixLen > 30 ? 0 : 2 ** (32 - plan.prefixLen) - 1;
-    this.#broadcast = hostBits === 0 ? 0 : (ctx.addressing.guest[3]! | hostBits) >>> 0;
   }
 
   /** Handle a UDP packet of the guest. Takes over its slots. */
@@ -168,7 +168,7 @@ export class UdpTranslator {
     if (!this.#checksumOk(p, udpBytes)) return Drop.udpChecksum;
     const srcPort = udpSrcPort(u8, p.transportAt);
     const dstPort = udpDstPort(u8, p.transportAt);
-    const isGroup = this.#isGroup(p);
+    const isGroup = ctx.addressing.isGroup(p.addr, 4);
     if (dstPort === DHCP_SERVER_PORT && p.family === 4 && (isGroup || this.#isDhcpServer(p))) {
       handleDhcp(ctx, p);
       return 0;
@@ -246,12 +246,6 @@ export class UdpTranslator {
     return packetChecksumOk(this.#ctx, p, udpBytes, pseudo);
   }
 
-  #isGroup(p: Packet): boolean {
-    if (p.family === 6) return isMulticast(p.addr, 4);
-    const dst = p.addr[7]!;
-    return dst >>> 28 >= 14 || (this.#broadcast !== 0 && dst === this.#broadcast);
-  }
-
   #isDhcpServer(p: Packet): boolean {
     return p.addr[7] === this.#ctx.addressing.dhcpServer;
   }
@@ -304,7 +298,7 @@ export class UdpTranslator {
       const listener = this.#listener[flow]!;
       const zone = peer[k + 8]!;
       const port = peer[k + 9]!;
-      sendFromListenerWrite(out, listener, zone, slotA, slotB, slotOffset, bytes, port, peer, k);
+      sendFromListenerWrite(out, listener, zone, slotA, slotB, slotOffset, bytes, port, peer, k, p.tos);
     } else {
       const gsoSize = p.gsoType === VnetGso.udpL4 && bytes > p.gsoSize ? p.gsoSize : 0;
       sendDatagramWrite(out, flow, slotA, slotB, slotOffset, bytes, this.#options.change(flow, p), gsoSize);
@@ -341,7 +335,7 @@ export class UdpTranslator {
     switch (op) {
       case ToShard.datagram:
         if (this.#state[flow] === State.connected)
-          this.#toGuestAt(flow, words, at, datagramGsoSize(words, at));
+          this.#toGuestAt(flow, words, at, datagramGsoSize(words, at), datagramTos(words, at));
         else this.#discard(words, at, StageDrop.noSocket);
         break;
       case ToShard.icmpError:
@@ -365,7 +359,7 @@ export class UdpTranslator {
   }
 
   /** Send a message's payload, which has headroom in front, to the guest. Takes over the slots. */
-  #toGuestAt(flow: number, words: Uint32Array, at: number, gsoSize: number): void {
+  #toGuestAt(flow: number, words: Uint32Array, at: number, gsoSize: number, tos: number): void {
     this.#lastMs[flow] = this.#ctx.now;
     if (this.#toGuest[flow]! < STREAM_AFTER_DATAGRAMS) {
       this.#toGuest[flow]!++;
@@ -374,7 +368,7 @@ export class UdpTranslator {
     const bytes = linkBytes(words, at);
     this.#ctx.flows.toGuestBytes[flow]! += bytes;
     const slotOffset = linkSlotOffset(words, at);
-    this.#batch.add(flow, linkSlotA(words, at), linkSlotB(words, at), slotOffset, bytes, gsoSize);
+    this.#batch.add(flow, linkSlotA(words, at), linkSlotB(words, at), slotOffset, bytes, gsoSize, tos);
   }
 
   /** Send the datagrams that are held for coalescing. Called at the end of each batch of messages. */
@@ -426,7 +420,7 @@ export class UdpTranslator {
       peer[i + 8] = listenerDatagramZone(words, at);
       peer[i + 9] = peerPort;
     }
-    this.#toGuestAt(flow, words, at, 0);
+    this.#toGuestAt(flow, words, at, 0, listenerDatagramTos(words, at));
     return 0;
   }
 
@@ -485,7 +479,7 @@ export class UdpTranslator {
       if (flow < 0) return StageDrop.flowTableFull;
       this.#openSocket(flow, words, datagramPeerAt(at), 0);
     }
-    this.#toGuestAt(flow, words, at, datagramGsoSize(words, at));
+    this.#toGuestAt(flow, words, at, datagramGsoSize(words, at), unsolicitedDatagramTos(words, at));
     return 0;
   }
 

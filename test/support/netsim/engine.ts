@@ -58,7 +58,9 @@ const FRAMES_PER_ROUND = 64;
 /** More than four pieces and headers. */
 const FRAME_MAX_BYTES = 300_000;
 
-/** Of rigs with a simulated or replaced end: short time-outs, and no frames that the test has not asked for. */
+/**
+ * Of rigs with a simulated or replaced end: short time-outs, and no frames that the test has not asked for.
+ */
 export const RIG_POLICY: ServicePolicy = {
   ...DEFAULT_POLICY,
   udpTimeoutMs: 1000,
@@ -206,6 +208,11 @@ export class SimEngine implements Simulated {
   #timerPlannedAt = Number.POSITIVE_INFINITY;
   #polling = false;
   #closed = false;
+  /** TOS of the guest's segments. */
+  set guestTos(tos: number) {
+    this.#packet.tos = tos;
+  }
+
   readonly #packet: Packet = {
     slotA: NO_SLOT,
     slotB: NO_SLOT,
@@ -216,6 +223,7 @@ export class SimEngine implements Simulated {
     family: 4,
     proto: 6,
     ttl: 64,
+    tos: 0,
     dontFragment: true,
     hash: 0,
     ports: 0,

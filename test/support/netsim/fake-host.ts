@@ -41,6 +41,7 @@ import {
   rewindBytes,
   rewindOffset,
   sendMark,
+  sendUrgent,
   ToHost,
   takeOverStateAt,
   toHostText,
@@ -56,6 +57,7 @@ import {
   openFailedWrite,
   SentFlag,
   sentWrite,
+  urgentWrite,
 } from '../../../src/workers/link/to-shard.ts';
 import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
@@ -122,6 +124,10 @@ export class FakeSocket {
   readonly port: number;
 
   state: 'connecting' | 'open' | 'closed' = 'connecting';
+  /** Offsets of the urgent bytes of the guest. */
+  readonly urgent: number[] = [];
+  /** setTos and keepAlive so far, as texts. */
+  readonly options: string[] = [];
   /** How the shard has ended the socket. */
   closedBy: 'close' | 'reset' | 'failure' | null = null;
   /** Called when the shard has ended the socket, before `closed` is sent. */
@@ -222,6 +228,12 @@ export class FakeSocket {
     this.peerSent += bytes;
     this.readable = true;
     this.#host.wake();
+  }
+
+  /** The peer sends bytes, the last of which is urgent. */
+  peerWriteUrgent(bytes: number): void {
+    urgentWrite(this.#host.toShard, this.flow, (this.peerSent + bytes - 1) >>> 0);
+    this.peerWrite(bytes);
   }
 
   /** Last bytes and FIN in one read of host-io: DataKind.last. */
@@ -421,6 +433,7 @@ export class FakeHost {
           linkSlotOffset(w, at),
           linkBytes(w, at),
           sendMark(w, at),
+          sendUrgent(w, at),
         );
       case ToHost.credit: {
         const s = this.#socket(flow, 'credit');
@@ -461,6 +474,10 @@ export class FakeHost {
         if (this.all.findLast((s) => s.flow === flow)?.closedBy === 'failure') return;
         return this.#closeNow(this.#socket(flow, 'reset'), 'reset');
       }
+      case ToHost.setTos:
+      case ToHost.keepAlive:
+        this.#socket(flow, 'an option').options.push(toHostText(w, at));
+        return;
       default:
         throw new Error(`shard: unknown command ${toHostText(w, at)}`);
     }
@@ -472,8 +489,18 @@ export class FakeHost {
     this.#o.slots.push(slot);
   }
 
-  #enqueue(flow: number, slotA: number, slotB: number, at: number, len: number, mark: number): void {
+  #enqueue(
+    flow: number,
+    slotA: number,
+    slotB: number,
+    at: number,
+    len: number,
+    mark: number,
+    urgent: number,
+  ): void {
     const s = this.#socket(flow, 'send');
+    if (urgent > len) throw new Error('shard: an urgent byte behind the last one');
+    if (urgent > 0) s.urgent.push(s.queue.reduce((sum, frame) => sum + frame.len, s.received) + urgent - 1);
     if (s.finishing) throw new Error('shard: send after finish');
     if (len === 0) throw new Error('shard: send of no bytes');
     if (at + len > this.#o.pool.slotBytes(slotA) + (slotB === NO_SLOT ? 0 : this.#o.pool.slotBytes(slotB))) {

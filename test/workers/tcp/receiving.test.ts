@@ -177,6 +177,60 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
+  it('ESTABLISHED: keep-alives of the guest: its idle time goes to the host once, and when it changes', () => {
+    const t = script().establish();
+    t.send('ACK', 1, 1, { bytes: 10 });
+    t.out();
+    const probe = (ms: number, bytes = 0): string[] => {
+      t.out(ms);
+      t.send('ACK', 10, 1, { bytes });
+      return t.out();
+    };
+    expect(probe(200)).toEqual(['ACK 1 ack 11']); // a retransmission
+    expect(t.socket.options).toEqual([]);
+    expect(probe(14_990, 1)).toEqual(['ACK 1 ack 11']);
+    for (let i = 0; i < 5; i++) expect(probe(15_003)).toEqual(['ACK 1 ack 11']);
+    expect(t.socket.options).toEqual(['keepAlive flow 0 every 15 s']);
+    probe(60_010);
+    expect(t.socket.options.slice(1)).toEqual(['keepAlive flow 0 every 60 s']);
+    t.send('ACK', 11, 1, { bytes: 10 });
+    t.out(100_000);
+    t.send('ACK', 21, 1); // not an old sequence number
+    expect(t.out()).toEqual([]);
+    expect(t.socket.options.length).toBe(2);
+    expect(t.socket.received).toBe(20);
+    endAndCheck(t);
+  });
+
+  it('ESTABLISHED, window closed: a window probe is no keep-alive', () => {
+    const t = script().establish();
+    t.socket.room = 0;
+    let seq = 1;
+    for (let window = 65_535; window > 0; ) {
+      const n = Math.min(window, 60_000);
+      t.send('ACK', seq, 1, { bytes: n });
+      seq += n;
+      window = t.windowOf(t.segments(1).at(-1)!);
+      if (seq > 100_000_000) throw new Error('the window does not close');
+    }
+    t.out(10_000);
+    t.send('ACK', seq - 1, 1);
+    expect(t.out()).toEqual([`ACK 1 ack ${seq}`]);
+    expect(t.socket.options).toEqual([]);
+  });
+
+  it('ESTABLISHED: the DSCP of the segments changes: told to the host; ECN is not', () => {
+    const t = script().establish();
+    const send = (tos: number): void => {
+      t.engine.guestTos = tos;
+      t.send('ACK', 1, 1);
+      t.out();
+    };
+    for (const tos of [0, 1, 2, 3, 0xb8, 0xba, 0xb8, 0]) send(tos);
+    expect(t.socket.options).toEqual(['setTos flow 0 184', 'setTos flow 0 0']);
+    endAndCheck(t);
+  });
+
   it('ESTABLISHED: urgent data is part of the stream', () => {
     const t = script().establish();
     t.send('URG,PSH,ACK', 1, 1, { bytes: 10, urgent: 5 });
@@ -184,6 +238,24 @@ describe('TCP receiving', () => {
     t.send('URG,ACK', 21, 1, { urgent: 3 });
     t.out();
     expect(t.socket.received).toBe(20);
+    expect(t.socket.urgent).toEqual([4]);
+    endAndCheck(t);
+  });
+
+  it('ESTABLISHED: an urgent byte in a later segment, out of order and sent twice: passed on once, in its place', () => {
+    const t = script().establish();
+    t.send('URG,ACK', 1, 1, { bytes: 10, urgent: 25 });
+    t.send('URG,ACK', 21, 1, { bytes: 10, urgent: 5 });
+    t.out();
+    expect(t.socket.urgent).toEqual([]);
+    t.send('URG,ACK', 11, 1, { bytes: 10, urgent: 15 });
+    t.send('URG,ACK', 21, 1, { bytes: 10, urgent: 5 });
+    t.send('ACK', 31, 1, { bytes: 10 });
+    t.send('URG,ACK', 41, 1, { bytes: 1, urgent: 1 });
+    t.send('URG,ACK', 42, 1, { bytes: 1, urgent: 0 });
+    t.out();
+    expect(t.socket.received).toBe(42);
+    expect(t.socket.urgent).toEqual([24, 40]);
     endAndCheck(t);
   });
 

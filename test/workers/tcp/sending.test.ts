@@ -5,7 +5,7 @@ import { Counter } from '../../../src/ring/counters.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
 import { script } from '../../support/netsim/test-script.ts';
-import { Rst, type Segment, seqAdd } from '../../support/netsim/wire.ts';
+import { Rst, type Segment, seqAdd, Urg } from '../../support/netsim/wire.ts';
 
 function endAndCheck(t: Script, seq = 1): void {
   t.send('RST', seq, null);
@@ -34,6 +34,30 @@ describe('TCP sending', () => {
     expect(t.out()).toEqual([]);
     expect(t.socket.consumed).toBe(100);
     expect(t.engine.timersArmed).toBe(1); // keep-alive only
+    endAndCheck(t);
+  });
+
+  it('ESTABLISHED: an urgent byte of the peer: a segment of its own, also when sent again', () => {
+    const t = script().establish({ window: 512 });
+    const sent = (segments: Segment[]): [string, number][] =>
+      segments.map((s) => [t.text(s), s.flags & Urg ? s.urgent : 0]);
+    t.socket.peerWriteUrgent(3);
+    expect(sent(t.segments())).toEqual([
+      ['PSH,ACK 1+2 ack 1', 0],
+      ['PSH,ACK,URG 3+1 ack 1', 1],
+    ]);
+    t.send('ACK', 1, 4);
+    t.socket.peerWriteUrgent(2000);
+    t.socket.peerWrite(3000);
+    const urgent = sent(t.segments()).filter(([, pointer]) => pointer !== 0);
+    expect(urgent).toEqual([['PSH,ACK,URG 2003+1 ack 1', 1]]);
+    t.send('ACK', 1, 4);
+    t.out();
+    const again = sent(t.segments(3000)).filter(([text]) => text.includes('2003+'));
+    expect(again[0]).toEqual(['PSH,ACK,URG 2003+1 ack 1', 1]);
+    t.send('ACK', 1, 5004);
+    t.socket.peerWrite(10);
+    expect(sent(t.segments())).toEqual([['PSH,ACK 5004+10 ack 1', 0]]);
     endAndCheck(t);
   });
 

@@ -4,16 +4,28 @@ import { once } from 'node:events';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { Counter } from '../../../src/ring/counters.ts';
-import { Errno, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY } from '../../../src/sys/constants.ts';
-import { getsockoptInt } from '../../../src/sys/socket.ts';
+import {
+  Errno,
+  IP_TOS,
+  IPPROTO_TCP,
+  SO_KEEPALIVE,
+  SOL_IP,
+  SOL_SOCKET,
+  TCP_KEEPIDLE,
+  TCP_KEEPINTVL,
+  TCP_NODELAY,
+} from '../../../src/sys/constants.ts';
+import { getsockoptInt, peerAddress } from '../../../src/sys/socket.ts';
 import {
   adoptWrite,
   closeWrite,
   creditWrite,
   finishWrite,
+  keepAliveWrite,
   refuseWrite,
   resetWrite,
   rewindWrite,
+  setTosWrite,
 } from '../../../src/workers/link/to-host.ts';
 import { acceptedToken, SentFlag, ToShard, toShardText } from '../../../src/workers/link/to-shard.ts';
 import {
@@ -26,6 +38,7 @@ import {
   sumOf,
   takenBytes,
 } from '../../support/host-io-rig.ts';
+import { openSockets } from '../../support/open-sockets.ts';
 
 let rig: HostIoRig;
 let server: Server | undefined;
@@ -416,6 +429,31 @@ describe('stream sockets', () => {
     expect(rig.texts().at(-1)).toBe('closed flow 3');
     expect(rig.of(ToShard.closed)).toHaveLength(1);
     expect(rig.slotsOut).toBe(0);
+  });
+
+  it("keepAlive and setTos: options of the socket; the idle time never exceeds the host's", async () => {
+    await connected();
+    const words = new Uint32Array(4);
+    const { port } = server!.address() as { port: number };
+    const fd = openSockets().find((one) => peerAddress(one, words, 0) === port)!;
+    const options = () =>
+      [TCP_KEEPIDLE, TCP_KEEPINTVL].map((option) => getsockoptInt(fd, IPPROTO_TCP, option));
+    const [hostIdle = 0, hostInterval = 0] = options();
+    const every = async (seconds: number): Promise<number[]> => {
+      rig.command((out) => keepAliveWrite(out, 3, seconds));
+      await rig.run();
+      return options();
+    };
+    expect(await every(15)).toEqual([15, Math.min(15, hostInterval)]);
+    expect(await every(65_535)).toEqual([hostIdle, hostInterval]);
+    expect(await every(1)).toEqual([1, 1]);
+    rig.command((out) => setTosWrite(out, 3, 4, 0xb8));
+    await rig.run();
+    expect(getsockoptInt(fd, SOL_IP, IP_TOS)).toBe(0xb8);
+    expect(rig.messages).toEqual([]);
+    rig.command((out) => closeWrite(out, 3));
+    rig.command((out) => keepAliveWrite(out, 3, 5));
+    await rig.until(() => rig.of(ToShard.closed).length === 1);
   });
 
   it('send buffer full: close: closed only when the peer has all bytes and FIN', async () => {

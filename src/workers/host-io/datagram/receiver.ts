@@ -12,7 +12,7 @@
 import { isLinkLocal, isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../../ring/pool.ts';
-import { gsoSizeOf, localAddressOf, ttlOf } from '../../../sys/cmsg.ts';
+import { gsoSizeOf, localAddressOf, tosOf, ttlOf } from '../../../sys/cmsg.ts';
 import { Errno, IPPROTO_UDP, MSG_DONTWAIT, MSG_TRUNC } from '../../../sys/constants.ts';
 import { schedYield } from '../../../sys/io.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
@@ -63,7 +63,7 @@ const READERS_TURN_MS = 1.5;
 const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
 /** Batches that are read between bind() and connect(): more than a socket can have received by then. */
 const MAX_FOREIGN_BATCHES = 8;
-/** Room for one PKTINFO or TTL message. */
+/** Room for PKTINFO and TOS, or for TTL and TOS, or for GRO's segment size and TOS. */
 const CONTROL_BYTES = 64;
 /** Most pending errors that are read over in one read(). */
 const MAX_READ_ERRORS = 8;
@@ -191,7 +191,8 @@ export class DatagramReceiver {
     const kind = table.kind[sid]!;
     const ofListener = isListener(kind);
     const gid = ofListener ? -1 : table.onlyFlow(sid);
-    const hasControl = isPing(kind) || table.hasGro[sid] === 1;
+    const hasTos = table.hasTos[sid] === 1;
+    const hasControl = isPing(kind) || table.hasGro[sid] === 1 || hasTos;
     let headers = this.#withPeer;
     if (gid >= 0) headers = hasControl ? this.#withControl : this.#plain;
     let errors = 0;
@@ -210,9 +211,9 @@ export class DatagramReceiver {
         this.#errors.drain(sid);
         continue;
       }
-      if (gid >= 0) for (let i = 0; i < n; i++) this.#onDatagram(gid, kind, headers, hasControl, i);
+      if (gid >= 0) for (let i = 0; i < n; i++) this.#onDatagram(gid, kind, headers, hasControl, hasTos, i);
       else if (ofListener) for (let i = 0; i < n; i++) this.#onListenerDatagram(sid, i);
-      else for (let i = 0; i < n; i++) this.#onEndpointDatagram(sid, kind, hasControl, i);
+      else for (let i = 0; i < n; i++) this.#onEndpointDatagram(sid, kind, hasControl, hasTos, i);
       if (ofListener) this.#ctx.loopback?.flushDatagrams();
       if (n < armed) return; // the queue is empty; the next datagram raises an event
       batch++;
@@ -248,13 +249,13 @@ export class DatagramReceiver {
   }
 
   /** Datagram i of a socket that is not connected: find its flow by the peer. */
-  #onEndpointDatagram(sid: SocketId, kind: number, hasControl: boolean, i: number): void {
+  #onEndpointDatagram(sid: SocketId, kind: number, hasControl: boolean, hasTos: boolean, i: number): void {
     const table = this.#table;
     const words = this.#words;
     const port = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
     this.#withPeer.u32[i * MMSGHDR_WORDS + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
     const gid = table.endpoints!.flowOf(table.endpointOf(sid), words, 0, port);
-    if (gid >= 0) this.#onDatagram(gid, kind, this.#withPeer, hasControl, i);
+    if (gid >= 0) this.#onDatagram(gid, kind, this.#withPeer, hasControl, hasTos, i);
     else this.#onUnsolicited(sid, i, port);
   }
 
@@ -296,28 +297,40 @@ export class DatagramReceiver {
       table.hasGro[sid] === 1 && controlBytes > 0
         ? gsoSizeOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes)
         : 0;
+    const tos =
+      table.hasTos[sid] === 1 ? tosOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes) : 0;
     const slotA = this.#takeSmall(i);
     const slotB = this.#takeLarge(i, bytes);
     const ports = ((port << 16) | guestPort) >>> 0;
-    unsolicitedDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, gsoSize, ports, words, 0, 12);
+    unsolicitedDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, gsoSize, ports, words, 0, 12, tos);
   }
 
   /**
    * Pass datagram i to the shard of its flow.
    * @param headers  that it was received with
    * @param hasControl  read its control messages
+   * @param hasTos  these may include the TOS
    */
-  #onDatagram(gid: number, kind: number, headers: NativeBuffer, hasControl: boolean, i: number): void {
+  #onDatagram(
+    gid: number,
+    kind: number,
+    headers: NativeBuffer,
+    hasControl: boolean,
+    hasTos: boolean,
+    i: number,
+  ): void {
     const ctx = this.#ctx;
     const u32 = headers.u32;
     const at0 = i * MMSGHDR_WORDS;
     let ttl = 0;
+    let tos = 0;
     let gsoSize = 0;
     if (hasControl) {
       const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
       if (isPing(kind)) ttl = ttlOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
       else if (controlBytes > 0)
         gsoSize = gsoSizeOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
+      if (hasTos) tos = tosOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
     }
     // Reset also if the control messages are not read: the next socket's may be.
     if (headers !== this.#plain) u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
@@ -330,7 +343,7 @@ export class DatagramReceiver {
     const slotA = this.#takeSmall(i);
     const slotB = this.#takeLarge(i, bytes);
     const flow = gid % ctx.flowsPerShard;
-    datagramWrite(ctx.toShard(gid), flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize);
+    datagramWrite(ctx.toShard(gid), flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize, tos);
   }
 
   /** @returns the small slot of datagram i, which the message takes over */
@@ -401,9 +414,11 @@ export class DatagramReceiver {
     const zone = isLinkLocal(words, 0) && !isV4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
     const slotA = this.#takeSmall(i);
     const slotB = this.#takeLarge(i, bytes);
+    const tos =
+      table.hasTos[sid] === 1 ? tosOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes) : 0;
     listenerDatagramGuestWrite(ctx.u8, ctx.pool.slotAt(slotA), words, 12);
     const remoteAndTarget = ((peerPort << 16) | targetPort) >>> 0;
     const offset = HEADROOM_BYTES;
-    listenerDatagramWrite(out, index, zone, slotA, slotB, offset, bytes, remoteAndTarget, words, 0);
+    listenerDatagramWrite(out, index, zone, slotA, slotB, offset, bytes, remoteAndTarget, words, 0, tos);
   }
 }

@@ -6,6 +6,7 @@
  *
  * Invariant: the slots of held datagrams belong to the sender until sendHeld() returns them to the reader.
  */
+import { isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
 import {
@@ -14,14 +15,19 @@ import {
   pktinfoWrite,
   SEGMENT_CONTROL_BYTES,
   segmentWrite,
+  tosWrite,
 } from '../../../sys/cmsg.ts';
 import {
   Errno,
   IP_MTU_DISCOVER,
   IP_PMTUDISC_DO,
   IP_PMTUDISC_WANT,
+  IP_RECVTOS,
+  IP_TOS,
   IP_TTL,
   IPV6_MTU_DISCOVER,
+  IPV6_RECVTCLASS,
+  IPV6_TCLASS,
   IPV6_UNICAST_HOPS,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
@@ -55,9 +61,11 @@ import {
   sendFromListenerLocalAt,
   sendFromListenerPort,
   sendFromListenerRemoteAt,
+  sendFromListenerTos,
   sendFromListenerZone,
   sendOptions,
   sendOptionsFragment,
+  sendOptionsTos,
   sendOptionsTtl,
 } from '../../link/to-host.ts';
 import type { HostContext, SocketId } from '../context.ts';
@@ -88,7 +96,7 @@ export class DatagramSender {
   // The held datagrams, all of one socket, and the messages that they form.
   readonly #sendIov = new NativeBuffer(MAX_SEGMENTS * 2 * IOVEC_BYTES);
   readonly #sendMsg = new NativeBuffer(MSGHDR_BYTES);
-  readonly #sendControl = new NativeBuffer(cmsgSpace(IN6_PKTINFO_BYTES));
+  readonly #sendControl = new NativeBuffer(cmsgSpace(IN6_PKTINFO_BYTES) + cmsgSpace(4));
   readonly #sendName = new NativeBuffer(NAME_BYTES);
   readonly #sendVec = new NativeBuffer(MAX_SEGMENTS * MMSGHDR_BYTES);
   readonly #sendControls = new NativeBuffer(MAX_SEGMENTS * SEGMENT_CONTROL_BYTES);
@@ -400,7 +408,8 @@ export class DatagramSender {
     const before = table.wanted[gid]!;
     const ttl = sendOptionsTtl(change) || sendOptionsTtl(before);
     const fragment = sendOptionsFragment(change) || sendOptionsFragment(before);
-    table.wanted[gid] = sendOptions(ttl, fragment);
+    const tos = sendOptionsTos(change);
+    table.wanted[gid] = sendOptions(ttl, fragment, tos < 0 ? sendOptionsTos(before) : tos);
   }
 
   /**
@@ -414,7 +423,9 @@ export class DatagramSender {
     const ttl = sendOptionsTtl(wanted);
     const fragment = sendOptionsFragment(wanted);
     const ttlBefore = sendOptionsTtl(before);
-    table.options[sid] = sendOptions(ttl || ttlBefore, fragment);
+    const tos = sendOptionsTos(wanted);
+    table.options[sid] = sendOptions(ttl || ttlBefore, fragment, tos);
+    if (tos !== sendOptionsTos(before)) this.#setTos(sid, tos);
     if (ttl !== 0 && ttl !== ttlBefore) this.#setTtl(sid, ttl);
     if (fragment === sendOptionsFragment(before)) return;
     this.#setDiscover(sid, fragment === SendFragment.never ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT);
@@ -428,6 +439,30 @@ export class DatagramSender {
     if (sendsIpv6(kind)) setsockoptInt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, ttl);
   }
 
+  /**
+   * Set the TOS or traffic class of the datagrams that are sent. From the first one on the socket reports
+   * that of received ones too: a guest that marks its datagrams (QUIC with ECN, voice) wants to know the
+   * peer's marks, and sockets of all others have no control message for it.
+   */
+  #setTos(sid: SocketId, tos: number): void {
+    const table = this.#table;
+    const kind = table.kind[sid]!;
+    const fd = table.fd.get(sid);
+    if (sendsIpv4(kind)) setsockoptInt(fd, SOL_IP, IP_TOS, tos);
+    if (sendsIpv6(kind)) setsockoptInt(fd, SOL_IPV6, IPV6_TCLASS, tos);
+    this.#reportTos(sid);
+  }
+
+  #reportTos(sid: SocketId): void {
+    const table = this.#table;
+    if (table.hasTos[sid] === 1) return;
+    table.hasTos[sid] = 1;
+    const kind = table.kind[sid]!;
+    const fd = table.fd.get(sid);
+    if (sendsIpv4(kind)) setsockoptInt(fd, SOL_IP, IP_RECVTOS, 1);
+    if (sendsIpv6(kind)) setsockoptInt(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);
+  }
+
   /** @param discover  IP_PMTUDISC_*; IPV6_PMTUDISC_* have the same values */
   #setDiscover(sid: SocketId, discover: number): void {
     const kind = this.#table.kind[sid]!;
@@ -439,8 +474,10 @@ export class DatagramSender {
   /** Undo what flows have set on a listener, for replies, which carry no options. */
   #resetOptions(sid: SocketId): void {
     const table = this.#table;
-    if (table.options[sid] === DEFAULT_OPTIONS) return;
+    const before = table.options[sid]!;
+    if (before === DEFAULT_OPTIONS) return;
     table.options[sid] = DEFAULT_OPTIONS;
+    if (sendOptionsTos(before) !== 0) this.#setTos(sid, 0);
     this.#setTtl(sid, -1);
     this.#setDiscover(sid, IP_PMTUDISC_WANT);
   }
@@ -474,7 +511,12 @@ export class DatagramSender {
     const nameBytes = sockaddrWrite(this.#sendName.u8, 0, words, remoteAt, port, scope, isV6);
     // Source address: the one that the peer sent to.
     const localAt = sendFromListenerLocalAt(at);
-    const controlBytes = pktinfoWrite(this.#sendControl, words, localAt, scope, isV6);
+    let controlBytes = pktinfoWrite(this.#sendControl, words, localAt, scope, isV6);
+    const tos = sendFromListenerTos(words, at);
+    if (tos !== 0) {
+      this.#reportTos(sid);
+      controlBytes += tosWrite(this.#sendControl, controlBytes, tos, !isV4Mapped(words, remoteAt));
+    }
     msghdrWrite(
       this.#sendMsg.u32,
       0,

@@ -45,8 +45,8 @@ export const sendsIpv6 = (kind: number): boolean => !isIpv4Flow(kind) && kind !=
 /** Which socket a flow that leaves from a published port has. */
 export const Published = { no: 0, ownSocket: 1, byListener: 2 } as const;
 
-/** What a new socket has: the kernel's TTL, and fragments are allowed. */
-export const DEFAULT_OPTIONS = sendOptions(0, SendFragment.allowed);
+/** What a new socket has: the kernel's TTL, fragments are allowed, TOS 0. */
+export const DEFAULT_OPTIONS = sendOptions(0, SendFragment.allowed, 0);
 
 export const NO_SOCKET = -1 as SocketId;
 
@@ -62,7 +62,7 @@ export class SocketTable {
   /** sid + 1, 0: none. Zeroed memory of flows that were never used stays untouched. */
   readonly #socketOf: Int32Array;
   /** Options that the flow's datagrams need (sendOptions()). */
-  readonly wanted: Uint16Array;
+  readonly wanted: Uint32Array;
   /** UDP_SEGMENT was refused for datagrams of this size: not tried from this size on. 0: no limit known. */
   readonly noSegment: Uint16Array;
   /**
@@ -73,11 +73,13 @@ export class SocketTable {
   readonly fd: DescriptorTable;
   readonly kind: Uint8Array;
   /** Options that are set on the socket now (sendOptions()). */
-  readonly options: Uint16Array;
+  readonly options: Uint32Array;
   /** Local port of a disconnected socket, counted in HostContext.datagramPorts; 0: not counted. */
   readonly port: Uint16Array;
   /** 1: UDP_GRO is set; the kernel may coalesce datagrams and gives their size in a control message. */
   readonly hasGro: Uint8Array;
+  /** 1: the kernel gives the TOS of each datagram that is received in a control message. */
+  readonly hasTos: Uint8Array;
   // By listener: the port inside, the rule, 1: datagrams from loopback are spliced.
   readonly listenerPort: Uint16Array;
   readonly listenerPlan: ListenerPlan[] = [];
@@ -98,15 +100,16 @@ export class SocketTable {
     this.#listenerBase = ctx.listenerBase;
     this.connects = ctx.plan.policy.udpFiltering === 'address-and-port-dependent';
     this.#socketOf = new Int32Array(ctx.listenerBase);
-    this.wanted = new Uint16Array(ctx.listenerBase);
+    this.wanted = new Uint32Array(ctx.listenerBase);
     this.noSegment = new Uint16Array(ctx.listenerBase);
     this.isPublished = new Uint8Array(ctx.listenerBase);
     const sids = SocketTable.sids(ctx.listenerBase, gids);
     this.fd = new DescriptorTable(sids);
     this.kind = new Uint8Array(sids);
-    this.options = new Uint16Array(sids);
+    this.options = new Uint32Array(sids);
     this.port = new Uint16Array(sids);
     this.hasGro = new Uint8Array(sids);
+    this.hasTos = new Uint8Array(sids);
     this.listenerPort = new Uint16Array(gids - ctx.listenerBase);
     this.listenerSplices = new Uint8Array(gids - ctx.listenerBase);
   }
@@ -115,6 +118,7 @@ export class SocketTable {
   open(sid: SocketId, fd: number): void {
     this.fd.set(sid, fd);
     this.options[sid] = DEFAULT_OPTIONS;
+    this.hasTos[sid] = 0;
   }
 
   /** Close a socket that is open. */

@@ -10,11 +10,16 @@ import {
   EPOLLIN,
   Errno,
   errnoName,
+  IP_TOS,
   IPPROTO_TCP,
+  IPV6_TCLASS,
   SO_KEEPALIVE,
+  SO_OOBINLINE,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
+  SOL_IP,
+  SOL_IPV6,
   SOL_SOCKET,
   TCP_NODELAY,
 } from '../../../sys/constants.ts';
@@ -95,7 +100,8 @@ export class StreamListeners {
     const ctx = this.#ctx;
     const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind, this.#outbound);
     if (fd < 0) return fd;
-    let r = listen(fd, BACKLOG);
+    let r = keepUrgentInline(fd);
+    if (r >= 0) r = listen(fd, BACKLOG);
     if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);
     if (r < 0) {
       close(fd);
@@ -252,4 +258,20 @@ export function setStreamOptions(fd: number): void {
   // The guest's stack has applied Nagle's algorithm already; a second time would only add delay.
   setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
+/**
+ * Keep urgent bytes in the stream. Otherwise a peek would leave them out, and the stream offsets would be
+ * wrong from there on. Accepted sockets inherit the option. @returns 0 or -errno
+ */
+export const keepUrgentInline = (fd: number): number => setsockoptInt(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+
+/**
+ * Set the DSCP of a stream socket's segments; the kernel leaves ECN as it is. A failure has no other effect.
+ * @param family  of the connection's addresses: an AF_INET6 socket takes SOL_IP's options too
+ * @param tos  DSCP << 2
+ */
+export function setTos(fd: number, family: 4 | 6, tos: number): void {
+  if (family === 4) setsockoptInt(fd, SOL_IP, IP_TOS, tos);
+  else setsockoptInt(fd, SOL_IPV6, IPV6_TCLASS, tos);
 }

@@ -25,10 +25,13 @@ import {
   MSG_DONTWAIT,
   MSG_PEEK,
   MSG_TRUNC,
+  SIOCINQ,
+  SO_OOBINLINE,
   SO_PEEK_OFF,
   SO_RCVLOWAT,
   SOL_SOCKET,
 } from '../../../sys/constants.ts';
+import { ioctlReadInt } from '../../../sys/io.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
 import {
   IOVEC_BYTES,
@@ -40,7 +43,7 @@ import {
   recvmsg,
   setsockoptInt,
 } from '../../../sys/socket.ts';
-import { DataKind, dataWrite, eofWrite } from '../../link/to-shard.ts';
+import { DataKind, dataWrite, eofWrite, urgentWrite } from '../../link/to-shard.ts';
 import type { DescriptorTable } from '../../thread/descriptor-table.ts';
 import { Notice } from '../../thread/notices.ts';
 import type { HostContext } from '../context.ts';
@@ -126,6 +129,24 @@ export class StreamReceiver {
   }
 
   /**
+   * The peer has sent urgent data, and the urgent byte is in the socket's queue: report its place to the
+   * shard. While urgent bytes are not kept inline, the kernel counts as readable what is in front of one
+   * (tcp_inq). The kernel remembers one urgent byte, the last.
+   */
+  onUrgent(gid: number): void {
+    const fd = this.#fd.get(gid);
+    setsockoptInt(fd, SOL_SOCKET, SO_OOBINLINE, 0);
+    const before = ioctlReadInt(fd, SIOCINQ);
+    setsockoptInt(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+    this.#flags[gid]! |= StreamFlag.urgent;
+    const offset = (this.#consumed[gid]! + before) >>> 0;
+    if (!this.#hasPeekOffset) this.consumeAcked(gid); // as in onCredit()
+    // The byte was passed on already: each event until it is acknowledged reports it again.
+    if (before < 0 || ((offset - this.#peeked[gid]!) | 0) < 0) return;
+    urgentWrite(this.#ctx.toShard(gid), gid % this.#ctx.flowsPerShard, offset);
+  }
+
+  /**
    * Set SO_PEEK_OFF on a socket, where the kernel has the option.
    * @param offset  0, or how far a socket of another lane was peeked
    */
@@ -156,6 +177,9 @@ export class StreamReceiver {
       this.#lazyAcks[gid]!++;
     }
     const n = (acked - this.#consumed[gid]!) | 0;
+    // Without SO_PEEK_OFF a peek begins at the front of the queue, and an urgent byte there ends it.
+    if (n > 0 && !this.#hasPeekOffset && this.#flags[gid]! & StreamFlag.urgent)
+      this.#flags[gid]! |= StreamFlag.bulk | StreamFlag.readable;
     if (
       n > 0 &&
       (this.#flags[gid]! & StreamFlag.bulk || n >= LAZY_BYTES || this.#lazyAcks[gid]! >= LAZY_ACKS)
@@ -282,8 +306,11 @@ export class StreamReceiver {
       n = recvmsg(fd, this.#msg.address, MSG_PEEK | MSG_DONTWAIT);
       if (n >= 0) {
         n -= skip;
-        // The queue has no bytes behind `skip`: the end of the stream if the peer has closed, else EAGAIN.
-        if (n <= 0) n = this.#flags[gid]! & StreamFlag.peerDone ? 0 : -Errno.EAGAIN;
+        // The queue has no bytes behind `skip`: the end of the stream if the peer has closed, else EAGAIN. Or an
+        // urgent byte that the guest has not acknowledged has ended the peek.
+        const flags = this.#flags[gid]!;
+        const isEnd = flags & StreamFlag.peerDone && (skip === 0 || !(flags & StreamFlag.urgent));
+        if (n <= 0) n = isEnd ? 0 : -Errno.EAGAIN;
       }
     }
     if (n > 0) ctx.counters[Counter.sockPeekBytes]! += n;
@@ -340,7 +367,7 @@ export class StreamReceiver {
         return this.#readToEnd(gid, slot, n, want, peeked);
       this.#pass(gid, slot, n, peeked, DataKind.next);
       // A short read: the queue is empty, and the next bytes raise a new edge.
-      if (n < want) this.#flags[gid]! &= ~StreamFlag.readable;
+      if (n < want && !(this.#flags[gid]! & StreamFlag.urgent)) this.#flags[gid]! &= ~StreamFlag.readable;
     }
   }
 

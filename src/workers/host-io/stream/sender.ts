@@ -6,7 +6,7 @@
  * A failed send ends the sending only: the receiver reports the error after the bytes in front of it.
  */
 import { Counter } from '../../../ring/counters.ts';
-import { Errno, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR } from '../../../sys/constants.ts';
+import { Errno, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, SHUT_WR } from '../../../sys/constants.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
 import { IOVEC_BYTES, MSGHDR_BYTES, msghdrWrite, send, sendmsg, shutdown } from '../../../sys/socket.ts';
 import { SentFlag, sentWrite } from '../../link/to-shard.ts';
@@ -36,6 +36,8 @@ export class StreamSender {
   readonly #provisional: Uint32Array;
   /** How often provisional bytes were refused, modulo 256; the shard counts as well. */
   readonly #refusals: Uint8Array;
+  /** Bytes of the queue up to and with the urgent one, 0: none is urgent. */
+  readonly #urgent: Uint32Array;
   /** When a closed socket that still has bytes to send is reset. */
   readonly #giveUpAtMs: Float64Array;
 
@@ -64,6 +66,7 @@ export class StreamSender {
     this.#sendErrno = table.sendErrno;
     this.#provisional = new Uint32Array(gids);
     this.#refusals = new Uint8Array(gids);
+    this.#urgent = new Uint32Array(gids);
     this.#giveUpAtMs = new Float64Array(gids);
     // Twice: a gid may be closed and opened again within one round.
     this.#dirty = new Int32Array(gids * 2);
@@ -74,6 +77,7 @@ export class StreamSender {
     this.#queues.begin(gid);
     this.#provisional[gid] = 0;
     this.#refusals[gid] = 0;
+    this.#urgent[gid] = 0;
   }
 
   /** Whether nothing is queued, and the shard knows of all that was. */
@@ -139,14 +143,25 @@ export class StreamSender {
    * ToHost.send: queue a frame for flush(). Takes over its slots.
    * @param at  where the bytes begin in slot A; they go on at the start of slot B
    * @param mark  sendMark(): 0, or 1 + the refusals that the shard knew of when it sent provisional bytes
+   * @param urgent  sendUrgent(): bytes up to and with the urgent one, 0: none
    */
-  enqueue(gid: number, slotA: number, slotB: number, at: number, len: number, mark: number): void {
+  enqueue(
+    gid: number,
+    slotA: number,
+    slotB: number,
+    at: number,
+    len: number,
+    mark: number,
+    urgent: number,
+  ): void {
     const queues = this.#queues;
     if (!(this.#flags[gid]! & StreamFlag.open) || this.#flags[gid]! & StreamFlag.sendFailed) {
       queues.free(gid, slotA, slotB);
       this.#reportSent(gid, len, SentFlag.empty);
       return;
     }
+    if (urgent !== 0 && (mark === 0 || mark - 1 === this.#refusals[gid]))
+      this.#urgent[gid] = queues.bytes(gid) + urgent;
     if (mark !== 0) {
       // The shard sent this frame before it knew that bytes in front of the frame were refused.
       if (mark - 1 !== this.#refusals[gid]) queues.free(gid, slotA, slotB);
@@ -174,6 +189,7 @@ export class StreamSender {
     this.#provisional[gid] = 0;
     if (provisional === 0) return false;
     queues.dropBehind(gid, waiting - provisional);
+    if (this.#urgent[gid]! > waiting - provisional) this.#urgent[gid] = 0;
     this.#refusals[gid]!++;
     this.#flags[gid]! |= StreamFlag.refused;
     return true;
@@ -199,10 +215,17 @@ export class StreamSender {
     const hadBytes = !queues.isEmpty(gid);
     while (!queues.isEmpty(gid) && !(this.#flags[gid]! & (StreamFlag.blocked | StreamFlag.connecting))) {
       const iovs = queues.gather(gid, this.#iov.u32);
-      const offered = queues.gatheredBytes;
       const fd = this.#fd.get(gid);
+      const urgent = this.#urgent[gid]!;
+      let offered = queues.gatheredBytes;
       let r: number;
-      if (iovs === 1) {
+      if (urgent !== 0) {
+        // The urgent byte goes alone: the kernel marks the last byte that it takes of a call with MSG_OOB.
+        offered = Math.min(this.#iov.u32[2]!, Math.max(urgent - 1, 1));
+        const oob = urgent === 1 ? MSG_OOB : 0;
+        r = send(fd, queues.firstAddress(gid), offered, MSG_NOSIGNAL | MSG_DONTWAIT | oob);
+        if (r > 0) this.#urgent[gid]! -= r;
+      } else if (iovs === 1) {
         r = send(fd, queues.firstAddress(gid), offered, MSG_NOSIGNAL | MSG_DONTWAIT);
       } else {
         msghdrWrite(this.#msg.u32, 0, 0, 0, this.#iov.address, iovs);
@@ -263,6 +286,7 @@ export class StreamSender {
     this.#flags[gid]! |= StreamFlag.sendFailed | StreamFlag.readable | StreamFlag.peerDone;
     this.#sendErrno[gid] = errno;
     const dropped = this.#queues.drop(gid);
+    this.#urgent[gid] = 0;
     this.#provisional[gid] = 0;
     this.#reportSent(gid, taken + dropped, SentFlag.empty);
     if (this.#flags[gid]! & StreamFlag.close) return this.#ending.closeNow(gid, true);

@@ -27,6 +27,11 @@ export const StreamFlag = {
   bulk: 1 << 13,
   /** Provisional bytes were refused: the shard gets `sent` when the socket takes more. */
   refused: 1 << 14,
+  /**
+   * The peer has sent urgent data: a read may end in front of it, so a short one says nothing about the
+   * queue.
+   */
+  urgent: 1 << 15,
 } as const;
 
 /** How sender and receiver end a socket. */

@@ -25,6 +25,7 @@ import {
   EPOLLHUP,
   EPOLLIN,
   EPOLLOUT,
+  EPOLLPRI,
   EPOLLRDHUP,
   Errno,
   SO_ERROR,
@@ -50,24 +51,30 @@ import {
   creditAcked,
   creditLimit,
   creditReadLimit,
+  keepAliveSeconds,
   openRemoteAt,
   openRemotePort,
+  openTcpTos,
   openZone,
   rewindBytes,
   rewindOffset,
   sendMark,
+  sendUrgent,
+  setTosFamily,
+  setTosValue,
   ToHost,
 } from '../../link/to-host.ts';
 import { closedWrite, errorWrite, openedWrite, openFailedWrite } from '../../link/to-shard.ts';
 import type { HostContext, SocketModule } from '../context.ts';
 import { Outbound } from '../outbound.ts';
 import { ConnectingList } from './connecting-list.ts';
-import { StreamListeners, setStreamOptions } from './listeners.ts';
+import { HostKeepAlive } from './keep-alive.ts';
+import { keepUrgentInline, StreamListeners, setStreamOptions, setTos } from './listeners.ts';
 import { StreamReceiver } from './receiver.ts';
 import { StreamSender } from './sender.ts';
 import { type StreamEnding, StreamFlag, StreamTable } from './socket-table.ts';
 
-const STREAM_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+const STREAM_EVENTS = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
 /** With one of these a socket does not change lanes. */
 const KEPT_BY_LANE =
@@ -79,7 +86,12 @@ const KEPT_BY_LANE =
   StreamFlag.refused;
 /** Flags that a socket takes along. */
 const MOVES =
-  StreamFlag.blocked | StreamFlag.peerDone | StreamFlag.finish | StreamFlag.finished | StreamFlag.bulk;
+  StreamFlag.blocked |
+  StreamFlag.peerDone |
+  StreamFlag.finish |
+  StreamFlag.finished |
+  StreamFlag.bulk |
+  StreamFlag.urgent;
 /** In the state of a socket: above the flags. */
 const REFUSALS_SHIFT = 16;
 
@@ -91,6 +103,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
   readonly #listeners: StreamListeners;
   readonly #outbound: Outbound;
   readonly #connecting: ConnectingList;
+  readonly #keepAlive = new HostKeepAlive();
   /** By gid: time of connect(), while it runs. */
   readonly #connectAtMs: Float64Array;
   readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
@@ -123,6 +136,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
           linkSlotOffset(words, at),
           linkBytes(words, at),
           sendMark(words, at),
+          sendUrgent(words, at),
         );
       case ToHost.credit:
         return this.#receiver.onCredit(
@@ -135,6 +149,14 @@ export class StreamSockets implements SocketModule, StreamEnding {
         return this.#open(gid, words, at);
       case ToHost.rewind:
         return this.#receiver.onRewind(gid, rewindOffset(words, at), rewindBytes(words, at));
+      case ToHost.setTos:
+        if (flags[gid]! & StreamFlag.open)
+          setTos(this.#table.fd.get(gid), setTosFamily(words, at), setTosValue(words, at));
+        return;
+      case ToHost.keepAlive:
+        if (flags[gid]! & StreamFlag.open)
+          this.#keepAlive.set(this.#table.fd.get(gid), keepAliveSeconds(words, at));
+        return;
       case ToHost.finish:
         flags[gid]! |= StreamFlag.finish;
         return this.#sender.markDirty(gid);
@@ -232,7 +254,10 @@ export class StreamSockets implements SocketModule, StreamEnding {
     this.#begin(gid, fd);
     ctx.counters[Counter.sockOpened]!++;
     setStreamOptions(fd);
+    keepUrgentInline(fd);
     this.#receiver.enablePeekOffset(fd);
+    const tos = openTcpTos(words, at);
+    if (tos !== 0) setTos(fd, domain === AF_INET ? 4 : 6, tos);
     const outbound = this.#outbound;
     let r = outbound.bindDevice(fd, words, remoteAt);
     if (r >= 0) r = outbound.bindStream(fd, words, remoteAt);
@@ -315,6 +340,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
       }
     }
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) flags[gid]! |= StreamFlag.peerDone;
+    if (events & EPOLLPRI) this.#receiver.onUrgent(gid);
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
       flags[gid]! |= StreamFlag.readable;
       this.#receiver.read(gid);

@@ -70,8 +70,16 @@ export const TcbFlag = {
   heldBack: 1 << 17,
   /** The guest's FIN has arrived behind provisional bytes; it is handled when these are accepted. */
   finProvisional: 1 << 18,
+  /** The guest has announced an urgent byte that was not passed to host-io yet: rcvUp is set. */
+  urgentFromGuest: 1 << 19,
+  /** The peer has sent an urgent byte: sndUp is set. */
+  urgentToGuest: 1 << 20,
 } as const;
 
+/**
+ * The part of the TOS that is carried to the host's socket: TCP's ECN is between the two ends of each side.
+ */
+export const DSCP_MASK = 0xfc;
 /** No flow, or no list entry. */
 export const NONE = -1;
 /** A smaller MSS of the guest is raised to this: it would cost too many segments. */
@@ -111,6 +119,12 @@ export class TcpControlBlocks {
   readonly rcvNxt: Uint32Array;
   readonly rcvAdv: Uint32Array;
   /**
+   * RCV.UP and SND.UP of RFC 9293 section 3.8.5. rcvUp: sequence number behind the guest's urgent byte;
+   * sndUp: that of the urgent byte to the guest.
+   */
+  readonly rcvUp: Uint32Array;
+  readonly sndUp: Uint32Array;
+  /**
    * How many of the last bytes below rcvNxt are provisional: passed to host-io, not acknowledged
    * (receive-buffers.ts).
    */
@@ -140,6 +154,10 @@ export class TcpControlBlocks {
   readonly timedAt: Float64Array;
   /** Consecutive time-outs, or zero-window probes. */
   readonly tries: Uint8Array;
+  /** DSCP << 2 of the guest's segments, which the host's socket has too. */
+  readonly tos: Uint8Array;
+  /** Seconds after which the guest sends a keep-alive on the idle connection; 0: it has sent none. */
+  readonly keepAliveSeconds: Uint16Array;
   /** When the guest's last segment arrived, monotonic milliseconds. */
   readonly lastSeen: Float64Array;
   /**
@@ -167,6 +185,8 @@ export class TcpControlBlocks {
     this.mss = new Uint16Array(flows);
     this.rcvNxt = new Uint32Array(flows);
     this.rcvAdv = new Uint32Array(flows);
+    this.rcvUp = new Uint32Array(flows);
+    this.sndUp = new Uint32Array(flows);
     this.provisional = new Uint32Array(flows);
     this.refusals = new Uint8Array(flows);
     this.tsRecent = new Uint32Array(flows);
@@ -183,6 +203,8 @@ export class TcpControlBlocks {
     this.timedSeq = new Uint32Array(flows);
     this.timedAt = new Float64Array(flows);
     this.tries = new Uint8Array(flows);
+    this.tos = new Uint8Array(flows);
+    this.keepAliveSeconds = new Uint16Array(flows);
     this.lastSeen = new Float64Array(flows);
     this.bigLosses = new Uint8Array(flows);
     this.tsOffset = new Uint32Array(flows);
@@ -190,7 +212,15 @@ export class TcpControlBlocks {
       ...[this.iss, this.irs, this.sndUna, this.sndNxt, this.sndMax, this.sndWnd, this.sndWscale],
       ...[this.sndWl1, this.sndWl2, this.mss, this.rcvNxt, this.rcvAdv, this.refusals, this.tsRecent],
       ...[this.lastAckSent, this.cwnd, this.ssthresh, this.dupAcks, this.recover, this.rtxNxt],
-      ...[this.eofOffset, this.tries, this.bigLosses],
+      ...[
+        this.eofOffset,
+        this.tries,
+        this.bigLosses,
+        this.rcvUp,
+        this.sndUp,
+        this.tos,
+        this.keepAliveSeconds,
+      ],
     ];
   }
 
@@ -215,6 +245,8 @@ export class TcpControlBlocks {
     this.rttvar[flow] = 0;
     this.rto[flow] = RTO_INITIAL_MS;
     this.tries[flow] = 0;
+    this.tos[flow] = 0;
+    this.keepAliveSeconds[flow] = 0;
     this.lastSeen[flow] = now;
     this.bigLosses[flow] = 0;
     this.provisional[flow] = 0;

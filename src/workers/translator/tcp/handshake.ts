@@ -51,6 +51,7 @@ import type { ResolverChoice, Resolvers } from '../resolvers.ts';
 import { ipHeaderBytes } from '../to-guest.ts';
 import type { TcpClosing } from './closing.ts';
 import {
+  DSCP_MASK,
   MSS_MIN,
   RTO_INITIAL_MS,
   RTO_MAX_MS,
@@ -167,6 +168,7 @@ export class TcpHandshake {
     tcb.rcvAdv[flow] = tcb.rcvNxt[flow]!;
     this.#readSynOptions(p, flow, headerBytes);
     tcb.sndWnd[flow] = tcpWindow(u8, p.transportAt);
+    tcb.tos[flow] = p.tos & DSCP_MASK;
     tcb.state[flow] = TcbState.connecting;
     ctx.counters[Counter.tcpOpened]!++;
     if (destination === Destination.dns) {
@@ -213,6 +215,8 @@ export class TcpHandshake {
       tcb.flags[flow]! |= TcbFlag.wscaleOk;
       tcb.sndWscale[flow] = o.wscale;
     }
+    // Without an option of ours in the SYN,ACK the guest falls back to plain TCP (RFC 8684 section 3.7).
+    if (o.hasMptcp) this.#ctx.counters[Counter.tcpMptcpDeclined]!++;
     if (o.sackPermitted) tcb.flags[flow]! |= TcbFlag.sackOk;
     if (o.hasTs) {
       tcb.flags[flow]! |= TcbFlag.tsOk;
@@ -232,7 +236,7 @@ export class TcpHandshake {
    * @param zone  index of the interface through which the address is reached; 0: the plan's
    */
   #open(flow: number, port: number, zone: number): void {
-    openTcpWrite(this.#ctx.toHost, flow, this.#words, 0, port, zone);
+    openTcpWrite(this.#ctx.toHost, flow, this.#words, 0, port, zone, this.#tcb.tos[flow]!);
   }
 
   /**

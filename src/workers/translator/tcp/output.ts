@@ -13,6 +13,7 @@ import {
   tcpAck,
   tcpSeq,
   tcpTimestampsWrite,
+  tcpUrgentWrite,
   tcpWrite,
 } from '../../../proto/tcp.ts';
 import { VnetGso } from '../../../proto/vnethdr.ts';
@@ -44,7 +45,7 @@ export class SegmentOutput {
 
   /**
    * Build and send one segment of a flow. With TcpFlag.ack it carries the current acknowledgement and window,
-   * so no other ACK is pending afterwards.
+   * so no other ACK is pending afterwards. With TcpFlag.urg the last payload byte is urgent.
    * @param at offset of the IP header; the payload, and options after the timestamps, have been written
    *   behind the headers
    * @param moreBytes  payload that the guest link has already, by addPiece()
@@ -77,6 +78,7 @@ export class SegmentOutput {
       tcb.lastAckSent[flow] = ack;
     } else window = Math.min(65535, this.#buffers.limit[flow]!);
     tcpWrite(u8, at + ipBytes, ports & 0xffff, ports >>> 16, seq, ack, headerBytes, flags, window);
+    if (flags & TcpFlag.urg) tcpUrgentWrite(u8, at + ipBytes, payloadBytes);
     if (tsBytes > 0)
       tcpTimestampsWrite(u8, at + ipBytes + TCP_MIN_BYTES, this.#timestamps.now(flow), tcb.tsRecent[flow]!);
     const f = this.#begin(v6 ? 6 : 4, at + ipBytes, headerBytes, payloadBytes);

@@ -6,7 +6,7 @@
  */
 
 import { seqDiff, seqGt } from '../../../proto/seq.ts';
-import { TcpFlag } from '../../../proto/tcp.ts';
+import { TcpFlag, tcpUrgent } from '../../../proto/tcp.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
 import { sendWrite } from '../../link/to-host.ts';
@@ -59,6 +59,7 @@ export class TcpReceiver {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const rcvNxt = tcb.rcvNxt[flow]!;
+    if (flags & TcpFlag.urg) this.#onUrgent(flow, (seq + tcpUrgent(ctx.u8, p.transportAt)) >>> 0);
     let fin = (flags & TcpFlag.fin) !== 0;
     // Cut off payload that was received before, and payload beyond the window.
     let skip = 0;
@@ -130,6 +131,14 @@ export class TcpReceiver {
     }
   }
 
+  /** The guest announces an urgent byte. @param up  sequence number behind that byte */
+  #onUrgent(flow: number, up: number): void {
+    const tcb = this.#tcb;
+    if (seqDiff(up, tcb.rcvNxt[flow]!) <= 0) return; // an old one
+    tcb.rcvUp[flow] = up;
+    tcb.flags[flow]! |= TcbFlag.urgentFromGuest;
+  }
+
   /**
    * The guest's FIN is next in order: handle it, or wait until the provisional bytes before it are accepted.
    */
@@ -199,10 +208,23 @@ export class TcpReceiver {
     if (admission === Admission.dropped) return false;
     const isProvisional = admission === Admission.provisional;
     const mark = isProvisional ? 1 + this.#tcb.refusals[flow]! : 0;
-    sendWrite(out, flow, slotA, slotB, slotOffset, len, mark);
+    const urgent = this.#tcb.flags[flow]! & TcbFlag.urgentFromGuest ? this.#takeUrgent(flow, len) : 0;
+    sendWrite(out, flow, slotA, slotB, slotOffset, len, mark, urgent);
     this.#buffers.add(flow, len, cost, isProvisional);
     this.#ctx.flows.fromGuestBytes[flow]! += len;
     return true;
+  }
+
+  /**
+   * Find the urgent byte in the next `len` bytes from rcvNxt on.
+   * @returns how many bytes up to and with it, 0: it is behind them
+   */
+  #takeUrgent(flow: number, len: number): number {
+    const tcb = this.#tcb;
+    const n = seqDiff(tcb.rcvUp[flow]!, tcb.rcvNxt[flow]!);
+    if (n > len) return 0;
+    tcb.flags[flow]! &= ~TcbFlag.urgentFromGuest;
+    return Math.max(n, 0);
   }
 
   /**

@@ -226,11 +226,48 @@ export class TcpSender {
     } else if (seqGt(end, tcb.sndNxt[flow]!)) tcb.sndNxt[flow] = end;
     // If these are the last bytes, they carry the FIN, which saves a frame and a wake-up in the guest.
     if (tcb.sndNxt[flow] === end && tcb.takeFin(flow)) flags |= TcpFlag.fin;
-    if (again || !(tcb.flags[flow]! & TcbFlag.big)) {
+    if (tcb.flags[flow]! & TcbFlag.urgentToGuest && this.#hasUrgent(flow, seq, len)) {
+      this.#sendUrgent(flow, seq, flags, payloadAt, len);
+      ctx.freeHostSlots(slot, NO_SLOT);
+    } else if (again || !(tcb.flags[flow]! & TcbFlag.big)) {
       this.#output.emit(flow, seq, flags, payloadAt - this.#output.headBytes(flow, len), 0, len, 0);
       ctx.freeHostSlots(slot, NO_SLOT);
     } else this.#batch.hold(flow, seq, flags, slot, payloadAt, len);
     if (!ctx.timers.isArmed(flow * TIMER_KINDS + TimerKind.retransmit)) this.#retransmission.arm(flow);
     this.#retransmission.maybeSendFin(flow);
+  }
+
+  /** The peer has sent an urgent byte. @param offset  its stream offset */
+  onUrgent(flow: number, offset: number): void {
+    const tcb = this.#tcb;
+    if (tcb.state[flow] === TcbState.free || tcb.state[flow] === TcbState.awaitingClosed) return;
+    tcb.sndUp[flow] = (tcb.iss[flow]! + 1 + offset) >>> 0;
+    tcb.flags[flow]! |= TcbFlag.urgentToGuest;
+  }
+
+  #hasUrgent(flow: number, seq: number, len: number): boolean {
+    const n = seqDiff(this.#tcb.sndUp[flow]!, seq);
+    return n >= 0 && n < len;
+  }
+
+  /**
+   * Send payload that has the urgent byte in three segments, of which the second is this byte. The urgent
+   * pointer must not be in a GSO frame: each segment of it would get the same. Headers overwrite payload that
+   * was sent.
+   * @param flags  of the last segment
+   */
+  #sendUrgent(flow: number, seq: number, flags: number, payloadAt: number, len: number): void {
+    this.#batch.flush();
+    const before = seqDiff(this.#tcb.sndUp[flow]!, seq);
+    const behind = len - before - 1;
+    const inner = flags & ~TcpFlag.fin;
+    if (before > 0) this.#emit(flow, seq, inner, payloadAt, before);
+    const urgent = (behind > 0 ? inner : flags) | TcpFlag.urg;
+    this.#emit(flow, (seq + before) >>> 0, urgent, payloadAt + before, 1);
+    if (behind > 0) this.#emit(flow, (seq + before + 1) >>> 0, flags, payloadAt + before + 1, behind);
+  }
+
+  #emit(flow: number, seq: number, flags: number, payloadAt: number, len: number): void {
+    this.#output.emit(flow, seq, flags, payloadAt - this.#output.headBytes(flow, len), 0, len, 0);
   }
 }
