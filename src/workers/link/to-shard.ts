@@ -15,6 +15,7 @@
  *   listenerDatagram  interface  slots   offset  bytes  ports          listener   peer               local
  *   unsolicited-
  *     Datagram        0          slots   offset  bytes  ports          gso size   peer               guest
+ *   groupDatagram     0          slots   offset  bytes  ports          ttl        peer               group
  *   icmpError         flow       A       offset  bytes  type, code     info       offender           errno, sequence
  *
  *   offload   | 0 ... | reassembled 1 bit | needsCsum 1 bit | 0 | VnetGso type 7 bits |
@@ -55,6 +56,8 @@ export const ToShard = {
   icmpError: 12,
   /** A datagram to a UDP endpoint of the guest from a peer with which the endpoint has no flow. */
   unsolicitedDatagram: 13,
+  /** A datagram to a multicast group or broadcast address. */
+  groupDatagram: 14,
 } as const;
 export type ToShard = (typeof ToShard)[keyof typeof ToShard];
 
@@ -345,10 +348,10 @@ export const listenerDatagramIndex = (w: Uint32Array, at: number): number => w[a
 export const listenerDatagramLocalAt = (at: number): number => at + 12;
 
 /**
- * For listenerDatagram and unsolicitedDatagram: index of the peer's host-side address in the ring's words.
+ * For listenerDatagram, unsolicitedDatagram and groupDatagram: index of the peer's host-side address in the ring's words.
  */
 export const datagramPeerAt = (at: number): number => at + 8;
-/** For listenerDatagram and unsolicitedDatagram. */
+/** For listenerDatagram, unsolicitedDatagram and groupDatagram. */
 export const datagramPeerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
 /** For listenerDatagram: the listener's target port. For unsolicitedDatagram: the guest endpoint's port. */
 export const datagramGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
@@ -380,6 +383,36 @@ export function unsolicitedDatagramWrite(
   addressCopy(addresses, g, w, at + 12);
   out.commit();
 }
+
+/**
+ * Passes the slots on. Nine parameters: payload and ttl as in datagramWrite(), sender and destination.
+ * @param ports  peer's << 16 | the group's
+ * @param addresses,a  host-side address of the peer at addresses[a], and at addresses[a + 4] the group
+ */
+export function groupDatagramWrite(
+  out: DescriptorOut,
+  slotA: number,
+  slotB: number,
+  slotOffset: number,
+  bytes: number,
+  ttl: number,
+  ports: number,
+  addresses: Uint32Array,
+  a: number,
+): void {
+  const at = reserveWithSlots(out, ToShard.groupDatagram, 0, slotA, slotB, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = ports;
+  w[at + 7] = ttl;
+  addressCopy(addresses, a, w, at + 8);
+  addressCopy(addresses, a + 4, w, at + 12);
+  out.commit();
+}
+
+export const groupDatagramTtl = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const groupDatagramPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
+/** Index of the group in the ring's words. */
+export const groupDatagramGroupAt = (at: number): number => at + 12;
 
 /** Index of the guest's address in the ring's words. */
 export const unsolicitedDatagramGuestAt = (at: number): number => at + 12;
@@ -467,6 +500,11 @@ export function toShardText(w: Uint32Array, at = 0): string {
       const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
       const to = endpointText(w, unsolicitedDatagramGuestAt(at), datagramGuestPort(w, at));
       return `${name}, ${from} to ${to}, ${bytes}${segmentsText(datagramGsoSize(w, at))}`;
+    }
+    case ToShard.groupDatagram: {
+      const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
+      const to = endpointText(w, groupDatagramGroupAt(at), groupDatagramPort(w, at));
+      return `${name}, ${from} to ${to}, ${bytes}${clause(groupDatagramTtl(w, at), (ttl) => `ttl ${ttl}`)}`;
     }
     case ToShard.icmpError:
       return `${flow}, ${errorText(w, at)}`;

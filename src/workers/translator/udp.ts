@@ -21,7 +21,8 @@
  * host's kernel. TOS is not carried, nor is DF through a published port's socket, which many flows share.
  *
  * Datagrams to broadcast and multicast addresses are dropped and counted, except for DHCP (dhcp.ts,
- * dhcpv6.ts). Queries to the dns address are handled by dns-forward.ts.
+ * dhcpv6.ts) and with policy.multicast: then such an address is the remote one of a flow like any other, and
+ * answers of any peer to the same port of the guest are unsolicited datagrams. Queries to the dns address are handled by dns-forward.ts.
  */
 
 import { addressCopy, addressEqual, familyOf, isMulticast, isUnspecified } from '../../proto/address.ts';
@@ -45,6 +46,7 @@ import { Destination } from '../flow/addressing.ts';
 import { FlowState } from '../flow/flow-report.ts';
 import { ADDR_WORDS, NO_FLOW } from '../flow/flow-table.ts';
 import { flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
+import { directedBroadcastOf, GroupKind } from '../flow/group-rules.ts';
 import { quotedFlow, quotedProtocol } from '../flow/quoted-flow.ts';
 import { Origin } from '../flow/shard-flows.ts';
 import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
@@ -142,9 +144,7 @@ export class UdpTranslator {
     this.#peer = new Uint32Array(flows * PEER_WORDS);
     ctx.flows.onGiveWay(IpProtocol.udp, (flow) => this.#close(flow));
     const plan = ctx.plan.addresses.ipv4;
-    // A /31 and a /32 have no broadcast address (RFC 3021).
-    const hostBits = plan === undefined || plan.prefixLen > 30 ? 0 : 2 ** (32 - plan.prefixLen) - 1;
-    this.#broadcast = hostBits === 0 ? 0 : (ctx.addressing.guest[3]! | hostBits) >>> 0;
+    this.#broadcast = plan === undefined ? 0 : directedBroadcastOf(ctx.addressing.guest[3]!, plan.prefixLen);
   }
 
   /** Handle a UDP packet of the guest. Takes over its slots. */
@@ -178,7 +178,7 @@ export class UdpTranslator {
       return 0;
     }
     if (!ctx.plan.policy.udp) return StageDrop.switchedOff;
-    if (isGroup) {
+    if (isGroup && (srcPort === 0 || ctx.groups?.maySend(p.addr, 4, dstPort) !== true)) {
       if (!isLinkLocalGroup(p.addr, 4)) return StageDrop.group;
       ctx.counters[Counter.linkLocalDatagrams]!++;
       return 0;
@@ -188,7 +188,7 @@ export class UdpTranslator {
     p.ports = ((srcPort << 16) | dstPort) >>> 0;
     let flow: number = ctx.flows.find(p);
     if (flow < 0) {
-      const destination = ctx.addressing.classify(p.addr, 4, dstPort);
+      const destination = isGroup ? Destination.world : ctx.addressing.classify(p.addr, 4, dstPort);
       switch (destination) {
         case Destination.invalid:
           return StageDrop.destination;
@@ -289,7 +289,8 @@ export class UdpTranslator {
     const { addr } = ctx.flows;
     const ports = ctx.flows.ports[flow]!;
     const remoteAndGuest = ((ports << 16) | (ports >>> 16)) >>> 0;
-    openUdpWrite(ctx.toHost, flow, remoteAndGuest, words, w0, addr, flow * ADDR_WORDS, zone, true);
+    const group = ctx.groups?.kindOf(words, w0) ?? GroupKind.none;
+    openUdpWrite(ctx.toHost, flow, remoteAndGuest, words, w0, addr, flow * ADDR_WORDS, zone, true, group);
   }
 
   #send(flow: number, p: Packet, bytes: number): void {
@@ -504,6 +505,8 @@ export class UdpTranslator {
 
   /** Send the ICMP error for an errno to the guest, if there is one. */
   #onErrno(flow: number, errno: number): void {
+    // RFC 1122 section 3.2.2: no ICMP error about a datagram to a group or broadcast address.
+    if (this.#ctx.groups?.kindOf(this.#ctx.flows.addr, flow * ADDR_WORDS + 4)) return;
     const typeCode = icmpForErrno(this.#familyOf(flow), errno);
     if (typeCode >= 0) icmpFlowErrorToGuest(this.#ctx, flow, typeCode, 0);
   }
