@@ -11,6 +11,7 @@
 
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
+import { MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import { API_SOCKET_HELP, fieldsOf, namesOf } from '../cli/option-fields.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
 import {
@@ -51,6 +52,8 @@ export interface Settings {
   /** False: leave the interface down and without addresses, for a DHCP client or SLAAC inside. */
   readonly configure: boolean;
   readonly outboundInterface?: string;
+  /** Absent: no multicast. */
+  readonly multicast?: MulticastChoice;
   readonly hostLoopback4?: string;
   readonly hostLoopback6?: string;
   readonly publish: readonly ListenerPlan[];
@@ -234,6 +237,15 @@ export const OPTIONS: readonly OptionSpec[] = [
       const parsed = parseUnicast(text);
       setOnce(draft, parsed.family === 4 ? 'hostLoopback4' : 'hostLoopback6', parsed.address, parsed.family);
     },
+  },
+  {
+    name: 'multicast',
+    value: 'all|GROUP[:PORT],…',
+    group: 'Connections',
+    help: `${MULTICAST_HELP} (docs/multicast.md)`,
+    default: 'no multicast: such datagrams are dropped',
+    commands: ENGINE,
+    set: parsed('multicast', parseMulticast),
   },
   {
     name: 'outbound-interface',
