@@ -308,7 +308,9 @@ export class UdpTranslator {
       sendFromListenerWrite(out, listener, zone, slotA, slotB, slotOffset, bytes, port, peer, k);
     } else {
       const gsoSize = p.gsoType === VnetGso.udpL4 && bytes > p.gsoSize ? p.gsoSize : 0;
-      sendDatagramWrite(out, flow, slotA, slotB, slotOffset, bytes, this.#options.change(flow, p), gsoSize);
+      const toGroup = ctx.groups !== null && ctx.groups.kindOf(p.addr, 4) !== GroupKind.none;
+      const options = this.#options.change(flow, p, toGroup);
+      sendDatagramWrite(out, flow, slotA, slotB, slotOffset, bytes, options, gsoSize);
     }
     p.slotA = NO_SLOT;
     p.slotB = NO_SLOT;
