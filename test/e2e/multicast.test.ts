@@ -14,7 +14,7 @@ import {
 } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
 import { GATEWAY4, HOST4, PEER4 } from '../support/ports.ts';
-import { eventually, type Started } from '../support/process.ts';
+import { eventually, killTree, type Started } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
 const WAIT_MS = 10_000;
@@ -94,7 +94,7 @@ describeE2e('multicast', needs, () => {
   afterAll(() => bed?.close());
   afterEach(() => {
     for (const talker of talkers.splice(0)) talker.end();
-    for (const started of begun.splice(0)) started.process.kill('SIGTERM');
+    for (const started of begun.splice(0)) killTree(started.pid);
   });
 
   const talk = async (where: Where | Inside, type: 'udp4' | 'udp6', port: number): Promise<Talker> => {
@@ -363,22 +363,41 @@ describeE2e('multicast', needs, () => {
       await report(outside);
     });
 
-    it('avahi: each side finds the service of the other, beside an avahi-daemon of the host', async () => {
-      const sides = [
-        avahi(bed, 'peer', 'outside'),
-        avahi(bed, guest, 'inside'),
-        avahi(bed, 'host', 'between'),
-      ];
-      begun.push(...sides);
-      for (const side of sides) await shows('avahi', side, () => printed(side).includes('published'));
-      for (const [side, names] of [
-        [sides[1]!, ['outside', 'between']],
-        [sides[0]!, ['inside', 'between']],
-      ] as const)
-        for (const name of names)
-          await shows(`service of ${name}`, side, () =>
-            new RegExp(`^\\+;[^;]*;IPv[46];service-of-${name};`, 'm').test(printed(side)),
-          );
+    const findEachOther = async (sides: readonly (readonly [string, Started])[]): Promise<void> => {
+      begun.push(...sides.map(([, started]) => started));
+      for (const [name, started] of sides) {
+        await shows(`avahi ${name}`, started, () => printed(started).includes('published'));
+      }
+      for (const [name, started] of sides) {
+        for (const [other] of sides.filter((side) => side[0] !== name)) {
+          const line = new RegExp(`^\\+;[^;]*;IPv[46];service-of-${other};`, 'm');
+          await shows(`${name} finds ${other}`, started, () => line.test(printed(started)));
+        }
+      }
+    };
+
+    it('avahi: each side finds the service of the other', async () => {
+      await findEachOther([
+        ['outside', avahi(bed, 'peer', 'outside')],
+        ['inside', avahi(bed, guest, 'inside')],
+      ]);
+    });
+
+    it('avahi, beside an avahi-daemon of the host, with an address of its own: all find one another', async () => {
+      const own = ['--address', '10.77.0.99/24', '--address', 'fd77::99/64'];
+      const beside = await bed.engine({ plan, extra: [...MULTICAST, ...own] });
+      try {
+        const between = avahi(bed, 'host', 'between');
+        begun.push(between);
+        await shows('avahi of the host', between, () => printed(between).includes('published'));
+        await findEachOther([
+          ['outside', avahi(bed, 'peer', 'outside')],
+          ['between', between],
+          ['inside', avahi(bed, beside, 'inside')],
+        ]);
+      } finally {
+        await beside.stop();
+      }
     });
 
     it('SSDP: gssdp-discover inside finds minidlna outside, and the reverse', async () => {
