@@ -353,7 +353,7 @@ export class UdpTranslator {
         break;
       case ToShard.openFailed:
         if (this.#state[flow] !== State.connected) break;
-        this.#onErrno(flow, openFailedErrno(words, at));
+        if (!this.#isToGroup(flow)) this.#onErrno(flow, openFailedErrno(words, at));
         this.#close(flow);
         if (isOutOfDescriptors(openFailedErrno(words, at))) ctx.flows.giveDescriptor(flow);
         break;
@@ -496,10 +496,17 @@ export class UdpTranslator {
     return familyOf(this.#ctx.flows.addr, flow * ADDR_WORDS);
   }
 
+  /** RFC 1122 section 3.2.2: a datagram to a group or broadcast address causes no ICMP error. */
+  #isToGroup(flow: number): boolean {
+    const { groups, flows } = this.#ctx;
+    return groups !== null && groups.kindOf(flows.addr, flow * ADDR_WORDS + 4) !== GroupKind.none;
+  }
+
   /** Pass an ICMP error for the flow's socket on to the guest. */
   #onError(flow: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const typeCode = icmpErrorTypeCode(words, at);
+    if (this.#isToGroup(flow)) return;
     if (typeCode === 0) return this.#onErrno(flow, icmpErrorErrno(words, at));
     if (isCarriedError(this.#familyOf(flow), typeCode >>> 8))
       icmpCarriedErrorToGuest(ctx, flow, typeCode, 0, words, at);
@@ -507,8 +514,6 @@ export class UdpTranslator {
 
   /** Send the ICMP error for an errno to the guest, if there is one. */
   #onErrno(flow: number, errno: number): void {
-    // RFC 1122 section 3.2.2: no ICMP error about a datagram to a group or broadcast address.
-    if (this.#ctx.groups?.kindOf(this.#ctx.flows.addr, flow * ADDR_WORDS + 4)) return;
     const typeCode = icmpForErrno(this.#familyOf(flow), errno);
     if (typeCode >= 0) icmpFlowErrorToGuest(this.#ctx, flow, typeCode, 0);
   }
