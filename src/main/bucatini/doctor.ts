@@ -12,6 +12,7 @@ import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { programCommand } from '#runtime/program';
 import { kernelAtLeast } from '../../sys/kernel-version.ts';
+import { multicastPlan } from '../host/group-limit.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { findProgram } from '../process/command.ts';
 import { print } from '../process/output.ts';
@@ -65,6 +66,7 @@ export function* examine(): Generator<Finding> {
   yield checkIpv6();
   yield checkResolvers();
   yield checkPorts();
+  yield checkMulticast();
 }
 
 const PORT_START = '/proc/sys/net/ipv4/ip_unprivileged_port_start';
@@ -76,6 +78,15 @@ function checkPorts(): Finding {
   return note(
     'ports',
     `may be published from ${start} on; for lower ones, as root: sysctl -w net.ipv4.ip_unprivileged_port_start=80`,
+  );
+}
+
+/** What --multicast would do: it is the one option that opens the discovery of a network to the namespace. */
+function checkMulticast(): Finding {
+  const { maxGroups } = multicastPlan({ all: true, groups: [] })!;
+  return ok(
+    'multicast',
+    `dropped unless --multicast is given, which opens the discovery of this host's network to the namespace; then up to ${maxGroups} groups (net.ipv4.igmp_max_memberships)`,
   );
 }
 

@@ -11,7 +11,7 @@
 
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
-import { MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
+import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import { API_SOCKET_HELP, fieldsOf, namesOf } from '../cli/option-fields.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
 import {
@@ -244,8 +244,11 @@ export const OPTIONS: readonly OptionSpec[] = [
     group: 'Connections',
     help: `${MULTICAST_HELP} (docs/multicast.md)`,
     default: 'no multicast: such datagrams are dropped',
+    repeatable: true,
     commands: ENGINE,
-    set: parsed('multicast', parseMulticast),
+    set: (draft, text) => {
+      draft.multicast = addMulticast(draft.multicast, parseMulticast(text));
+    },
   },
   {
     name: 'outbound-interface',

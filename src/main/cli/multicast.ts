@@ -30,6 +30,15 @@ export function parseMulticast(text: string): MulticastChoice {
   return { all: groups.length < words.length, groups };
 }
 
+/**
+ * The groups of several options --multicast together.
+ * @param before  undefined: there is none yet
+ */
+export function addMulticast(before: MulticastChoice | undefined, choice: MulticastChoice): MulticastChoice {
+  if (before === undefined) return choice;
+  return { all: before.all || choice.all, groups: [...before.groups, ...choice.groups] };
+}
+
 function parseGroup(text: string): MulticastChoice['groups'][number] {
   if (text === '') throw new UsageError('an empty group; write all or for example 224.0.0.251,ff02::fb');
   const { address, port } = split(text);

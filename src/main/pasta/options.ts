@@ -7,7 +7,7 @@
  * port-spec.ts parses them when the addresses are known.
  */
 import type { OptionShape } from '../cli/getopt.ts';
-import { MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
+import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
 import { API_SOCKET_HELP, fieldsOf } from '../cli/option-fields.ts';
 import {
   DEFAULT_MTU,
@@ -203,7 +203,7 @@ const ENTRIES: readonly Entry[] = [
     group: 'Services',
     help: `${MULTICAST_HELP} passt's pasta does not have this option.`,
     set: (d, text, written) => {
-      d.multicast = named(written, text, parseMulticast);
+      d.multicast = addMulticast(d.multicast, named(written, text, parseMulticast));
     },
   },
   { name: 'help', short: 'h', group: 'General', help: 'Print this text and exit.' },

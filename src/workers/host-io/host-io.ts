@@ -86,7 +86,8 @@ export class HostIo implements Stage {
     const capacity = options.listens ? listenerCapacity : 0;
     const gids = this.#listenerBase + capacity;
     const sids = DatagramSockets.sids(this.#listenerBase, gids);
-    const rules = options.listens ? groupRulesOf(options.plan) : null;
+    const hasGroups = options.listens && options.plan.tap !== undefined;
+    const rules = hasGroups ? groupRulesOf(options.plan) : null;
     const tokens = sids + (rules === null ? 0 : GROUP_SOCKETS);
     this.#module = new Uint8Array(tokens);
     // Behind flows and listeners: the sockets that flows share, then those of multicast groups.
