@@ -12,7 +12,7 @@ import {
   supportProgram,
   type Where,
 } from '../support/bed.ts';
-import { engine } from '../support/engines.ts';
+import { engine, ourPasta } from '../support/engines.ts';
 import { GATEWAY4, HOST4, PEER4 } from '../support/ports.ts';
 import { eventually, killTree, type Started } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
@@ -122,11 +122,17 @@ describeE2e('multicast', needs, () => {
   /** Groups of the host: lines of /proc/net/igmp and igmp6 without timers. */
   const hostGroups = async (): Promise<string> => {
     const out = await succeedIn(bed, 'host', ['cat', '/proc/net/igmp', '/proc/net/igmp6']);
+    // Behind the group: users, and a timer that runs while a report is due.
     return out
       .split('\n')
-      .map((line) => line.trim().split(/\s+/).slice(0, 4).join(' '))
-      .filter((line) => !/^[0-9A-F]{8} \d+ \d+:[0-9A-F]+$/.test(line) || true)
-      .map((line) => line.replace(/ \d+:[0-9A-F]{8}$/, ''))
+      .map((line) =>
+        line
+          .trim()
+          .split(/\s+/)
+          .slice(0, 4)
+          .join(' ')
+          .replace(/ \d+:[0-9A-F]{8}$/, ''),
+      )
       .join('\n');
   };
   const joined = async (group: string): Promise<void> => {
@@ -178,6 +184,8 @@ describeE2e('multicast', needs, () => {
   describe.each(engine.plans)('%s', (plan) => {
     let guest: Guest;
     let before: string;
+    const sameGroups = (): Promise<unknown> =>
+      eventually('the host has its groups of before', WAIT_MS, async () => (await hostGroups()) === before);
     beforeAll(async () => {
       before = await hostGroups();
       guest = await bed.engine({ plan, extra: MULTICAST });
@@ -185,12 +193,7 @@ describeE2e('multicast', needs, () => {
     afterAll(async () => {
       if (guest === undefined) return;
       await guest.stop();
-      // IPv6: the kernel frees a group after its last report.
-      await eventually(
-        'the host has its groups of before',
-        WAIT_MS,
-        async () => (await hostGroups()) === before,
-      );
+      await sameGroups();
     });
 
     it.each([
@@ -329,18 +332,13 @@ describeE2e('multicast', needs, () => {
 
     it('join and leave a thousand times: the host ends with the groups of before', async () => {
       const inside = await talk(guest, 'udp4', PORT);
-      const groups = await hostGroups();
       await inside.tell(`churn ${GROUP4} 1000`, `join ${GROUP4}`);
       await joined(GROUP4);
       const peer = await talk('peer', 'udp4', 0);
       await peer.tell(`send ${GROUP4} ${PORT} 100 5`);
       expect(await inside.next()).toMatch(/ 100 5$/);
       await inside.tell(`leave ${GROUP4}`);
-      await eventually(
-        'the host has its groups of before',
-        WAIT_MS,
-        async () => (await hostGroups()) === groups,
-      );
+      await sameGroups();
     });
 
     it('iperf 2 to a group with a TTL, in both directions: no datagram is lost', async () => {
@@ -425,6 +423,75 @@ describeE2e('multicast', needs, () => {
     });
   });
 
+  it.each(['attach', 'pasta'] as const)('%s: a group in both directions', async (program) => {
+    const extra = ['--multicast', '224.0.0.251', '--multicast', '[ff02::fb]:5353'];
+    const begin = async (): Promise<[Inside, () => Promise<unknown>]> => {
+      if (program === 'pasta') {
+        const guest = await bed.engine({ engine: ourPasta, extra });
+        return [guest, () => guest.stop()];
+      }
+      const empty = await bed.emptyGuest();
+      bed.attach('user', { plan: 'fused', extra }, String(bed.pidSeenInside(empty.pid)));
+      await eventually('the namespace has an interface', WAIT_MS, async () =>
+        (await empty.inside(['ip', 'route'])).stdout.includes('default'),
+      );
+      return [empty, () => empty.end()];
+    };
+    const [guest, end] = await begin();
+    try {
+      for (const [type, group] of [
+        ['udp4', '224.0.0.251'],
+        ['udp6', 'ff02::fb'],
+      ] as const) {
+        const peer = await talk('peer', type, 5353);
+        const inside = await talk(guest, type, 5353);
+        await peer.tell(`join ${group}`);
+        await inside.tell(`join ${group}`);
+        await joined(group);
+        await peer.tell(`send ${group} 5353 100 1`);
+        expect(await inside.next()).toMatch(/ 5353 100 1$/);
+        await peer.next();
+        await inside.tell(`send ${group} 5353 100 2`);
+        expect(await peer.next()).toMatch(/ 5353 100 2$/);
+      }
+    } finally {
+      await end();
+    }
+    await left('224.0.0.251');
+  });
+
+  it('a flood: the rate is bounded, and one log line says so', async () => {
+    const guest = await bed.engine({ plan: 'fused', extra: MULTICAST });
+    try {
+      const inside = await talk(guest, 'udp4', PORT);
+      await inside.tell(`join ${GROUP4}`);
+      await joined(GROUP4);
+      await succeedIn(bed, 'peer', ['iperf', '-c', GROUP4, '-u', '-l', '60', '-b', '100M', '-t', '1']);
+      await shows('the log line', guest.started, () =>
+        guest.started.printed().stderr.includes('multicast: more than 20000 datagrams a second'),
+      );
+      expect(guest.started.printed().stderr.match(/multicast: /g)).toHaveLength(1);
+    } finally {
+      await guest.stop();
+    }
+  });
+
+  it('the guest floods a group of its own: it gets no datagram twice', async () => {
+    const guest = await bed.engine({ plan: 'fused', extra: [...MULTICAST, '--stats'] });
+    let stats: string;
+    try {
+      const inside = await talk(guest, 'udp4', PORT);
+      await inside.tell(`join ${GROUP4}`);
+      await joined(GROUP4);
+      await guest.inside(['iperf', '-c', GROUP4, '-u', '-l', '60', '-b', '50M', '-t', '1']);
+    } finally {
+      await guest.stop();
+      stats = guest.started.printed().stderr;
+    }
+    expect(Number(/groupSendsLooped +([\d,]+)/.exec(stats)?.[1]?.replaceAll(',', ''))).toBeGreaterThan(1000);
+    expect(stats).not.toContain('groupDatagramsToGuest');
+  });
+
   it('with --outbound-interface: groups are joined on that interface', async () => {
     await succeedIn(bed, 'peer', [
       'ip',
@@ -470,6 +537,33 @@ describeE2e('multicast', needs, () => {
         return peer.printed().stdout.includes('by veth1');
       });
     } finally {
+      await guest.stop();
+    }
+  });
+
+  it('the default route moves to another interface: the group is joined there, and heard', async () => {
+    const guest = await bed.engine({ plan: 'fused', extra: MULTICAST });
+    const membersOf = async (device: string): Promise<boolean> => {
+      const igmp = await succeedIn(bed, 'host', ['cat', '/proc/net/igmp']);
+      const from = igmp.indexOf(device);
+      return igmp
+        .slice(from, igmp.indexOf('\n', igmp.indexOf('veth', from + 5)) >>> 0)
+        .includes(HEX[GROUP4]!);
+    };
+    try {
+      const inside = await talk(guest, 'udp4', PORT);
+      await inside.tell(`join ${GROUP4}`);
+      await eventually('joined on veth0', WAIT_MS, () => membersOf('veth0'));
+      await succeedIn(bed, 'host', ['ip', 'route', 'replace', 'default', 'via', '10.78.0.2', 'dev', 'veth1']);
+      await eventually('joined on veth1', WAIT_MS, () => membersOf('veth1'));
+      await bed.run('peer', [
+        'sh',
+        '-c',
+        `printf r | socat -u - UDP4-DATAGRAM:${GROUP4}:${PORT},ip-multicast-if=10.78.0.2`,
+      ]);
+      expect(await inside.next()).toMatch(/^10\.78\.0\.2 \d+ 1 /);
+    } finally {
+      await succeedIn(bed, 'host', ['ip', 'route', 'replace', 'default', 'via', GATEWAY4, 'dev', 'veth0']);
       await guest.stop();
     }
   });

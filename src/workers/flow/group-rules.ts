@@ -133,8 +133,8 @@ export class GroupRules {
 
 /** @returns the rules of a plan; null: it carries no multicast */
 export function groupRulesOf({ addresses, policy }: EnginePlan): GroupRules | null {
-  const { multicast } = policy;
-  if (multicast === undefined) return null;
+  const { multicast, udp } = policy;
+  if (multicast === undefined || !udp) return null;
   const { ipv4 } = addresses;
   const broadcast = ipv4 === undefined ? 0 : directedBroadcastOf(ipv4Parse(ipv4.guest), ipv4.prefixLen);
   return new GroupRules(multicast, broadcast);

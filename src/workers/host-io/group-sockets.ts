@@ -95,14 +95,18 @@ const MAX_LEARNED = 64;
 /** Source ports from here on are the kernel's choice (ip_local_port_range): nobody sends to them by a group. */
 const FIRST_EPHEMERAL = 32768;
 /** Most datagrams of one socket in a round. */
-const BATCH = 32;
+const BATCH = 64;
 /** Most datagrams to the guest in a second, and at once. */
 const RATE = 20_000;
 const BURST = 5_000;
 const SOCKET_BUFFER_BYTES = 1 << 20;
 const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
-/** Datagrams that the guest has sent to groups and that have not come back: how many, and for how long. */
-const NOTES = 256;
+/**
+ * Notes of datagrams that the guest has sent to groups and that have not come back: the table, sets of it that a
+ * hash chooses, and how long a note counts. A receive buffer holds fewer datagrams than the table has notes.
+ */
+const NOTES = 4096;
+const NOTE_WAYS = 8;
 const NOTE_MS = 1000;
 /** Bytes of a payload that its hash covers: they identify it, and a full hash of a stream would cost more. */
 export const HASHED_BYTES = 256;
@@ -139,9 +143,10 @@ export class GroupSockets implements SocketModule {
   #sources: number[] = [];
   #tokens = BURST;
   #refillMs = 0;
+  // By note: the hash, how many datagrams with it have not come back, and when the last of them was sent.
   readonly #noteHash = new Uint32Array(NOTES);
+  readonly #noteCount = new Uint32Array(NOTES);
   readonly #noteMs = new Float64Array(NOTES);
-  #nextNote = 0;
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #control = new NativeBuffer(CONTROL_BYTES);
   readonly #iov = new NativeBuffer(2 * IOVEC_BYTES);
@@ -387,10 +392,26 @@ export class GroupSockets implements SocketModule {
    */
   sent(words: Uint32Array, w: number, ports: number, at: number, bytes: number): void {
     if (!this.#isReceived(words, w, ports & 0xffff)) return;
-    const i = this.#nextNote;
-    this.#nextNote = (i + 1) % NOTES;
-    this.#noteHash[i] = this.#hash(words, w, ports, at, bytes);
-    this.#noteMs[i] = performance.now();
+    const hash = this.#hash(words, w, ports, at, bytes);
+    const now = performance.now();
+    let i = this.#noteOf(hash, now);
+    if (i < 0) {
+      i = (hash % (NOTES / NOTE_WAYS)) * NOTE_WAYS;
+      for (let k = i + 1; k < i - (i % NOTE_WAYS) + NOTE_WAYS; k++)
+        if (this.#noteMs[k]! < this.#noteMs[i]!) i = k;
+      this.#noteHash[i] = hash;
+      this.#noteCount[i] = 0;
+    }
+    this.#noteCount[i]!++;
+    this.#noteMs[i] = now;
+  }
+
+  /** @returns the note with this hash that still counts, or -1 */
+  #noteOf(hash: number, now: number): number {
+    const first = (hash % (NOTES / NOTE_WAYS)) * NOTE_WAYS;
+    for (let i = first; i < first + NOTE_WAYS; i++)
+      if (this.#noteHash[i] === hash && this.#noteCount[i]! > 0 && now - this.#noteMs[i]! < NOTE_MS) return i;
+    return -1;
   }
 
   /** FNV-1a of a datagram's ports, group, length and first bytes. */
@@ -407,13 +428,10 @@ export class GroupSockets implements SocketModule {
 
   /** Whether a received datagram is one that the guest has sent; if so, it is forgotten. */
   #isOwn(hash: number): boolean {
-    const oldest = performance.now() - NOTE_MS;
-    for (let i = 0; i < NOTES; i++) {
-      if (this.#noteHash[i] !== hash || this.#noteMs[i]! < oldest) continue;
-      this.#noteMs[i] = 0;
-      return true;
-    }
-    return false;
+    const i = this.#noteOf(hash, performance.now());
+    if (i < 0) return false;
+    this.#noteCount[i]!--;
+    return true;
   }
 
   onEvents(token: number): void {
