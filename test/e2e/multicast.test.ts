@@ -545,10 +545,9 @@ describeE2e('multicast', needs, () => {
     const guest = await bed.engine({ plan: 'fused', extra: MULTICAST });
     const membersOf = async (device: string): Promise<boolean> => {
       const igmp = await succeedIn(bed, 'host', ['cat', '/proc/net/igmp']);
-      const from = igmp.indexOf(device);
-      return igmp
-        .slice(from, igmp.indexOf('\n', igmp.indexOf('veth', from + 5)) >>> 0)
-        .includes(HEX[GROUP4]!);
+      // The lines of a device's groups begin with a tab.
+      const block = igmp.split(/^(?=\S)/m).find((lines) => lines.split(/\s+/)[1] === device);
+      return block?.includes(HEX[GROUP4]!) ?? false;
     };
     try {
       const inside = await talk(guest, 'udp4', PORT);
