@@ -578,7 +578,9 @@ function groupHex6(group: string): string {
   return [...front, ...Array(8 - front.length - back.length).fill('0000'), ...back].join('');
 }
 
-/** An avahi-daemon with a message bus of its own, which publishes a service and prints those that it finds. */
+/**
+ * An avahi-daemon with a message bus of its own, which publishes a service and prints those that it finds.
+ */
 function avahi(bed: Bed, where: Where | Inside, name: string): Started {
   const script = `
     mount -t tmpfs tmpfs /run && mkdir -p /run/avahi-daemon /run/dbus || exit 1

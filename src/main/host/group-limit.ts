@@ -1,6 +1,6 @@
 /**
- * Of how many multicast groups a program of this host may be a member at a time: the engine's sockets have one
- * each, so the kernel would not keep a guest to it.
+ * Of how many multicast groups a program of this host may be a member at a time: the engine's sockets have
+ * one each, so the kernel would not keep a guest to it.
  */
 import { readFileSync } from 'node:fs';
 import type { MulticastPlan } from '../../workers/engine-plan.ts';

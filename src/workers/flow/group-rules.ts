@@ -115,7 +115,9 @@ export class GroupRules {
     return e.words[3] === LIMITED_BROADCAST && this.kindOf(words, w) === GroupKind.broadcast;
   }
 
-  /** Ports on which a group's datagrams are received from the start: those of the plan and well-known ones. */
+  /**
+   * Ports on which a group's datagrams are received from the start: those of the plan and well-known ones.
+   */
   portsOf(words: Uint32Array, w: number): number[] {
     const planned = this.#entries.filter((e) => e.port !== 0 && this.#isFor(e, words, w)).map((e) => e.port);
     const known = this.#known.filter((e) => addressEqual(e.words, 0, words, w)).map((e) => e.port);

@@ -13,11 +13,11 @@
  * The sockets are bound to the group's address with SO_REUSEADDR. So they do not receive what is sent to the
  * host's own addresses, and programs of the host (avahi-daemon) have the same port, before and after us.
  *
- * No loop: the kernel gives a copy of each datagram that the guest sends to a group to all members on the host
- * (IP_MULTICAST_LOOP), our own sockets included. A program inside that wants its own datagrams has them from
- * the guest's kernel. sent() notes each datagram, and read() drops one copy of it. The note is a hash of the
- * payload, as sender and receiver have the same address as all programs of the host, and may share the port
- * with another one.
+ * No loop: the kernel gives a copy of each datagram that the guest sends to a group to all members on the
+ * host (IP_MULTICAST_LOOP), our own sockets included. A program inside that wants its own datagrams has them
+ * from the guest's kernel. sent() notes each datagram, and read() drops one copy of it. The note is a hash of
+ * the payload, as sender and receiver have the same address as all programs of the host, and may share the
+ * port with another one.
  */
 import { addressCopy, addressEqual, addressSetIpv4, addressText, isV4Mapped } from '../../proto/address.ts';
 import { Counter } from '../../ring/counters.ts';
@@ -92,7 +92,9 @@ export const GROUP_SOCKETS = 128;
 const MAX_PORTS = 16;
 /** Most pairs of group and port that the guest has sent to and that are remembered. */
 const MAX_LEARNED = 64;
-/** Source ports from here on are the kernel's choice (ip_local_port_range): nobody sends to them by a group. */
+/**
+ * Source ports from here on are the kernel's choice (ip_local_port_range): nobody sends to them by a group.
+ */
 const FIRST_EPHEMERAL = 32768;
 /** Most datagrams of one socket in a round. */
 const BATCH = 64;
@@ -102,8 +104,9 @@ const BURST = 5_000;
 const SOCKET_BUFFER_BYTES = 1 << 20;
 const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
 /**
- * Notes of datagrams that the guest has sent to groups and that have not come back: the table, sets of it that a
- * hash chooses, and how long a note counts. A receive buffer holds fewer datagrams than the table has notes.
+ * Notes of datagrams that the guest has sent to groups and that have not come back: the table, sets of it
+ * that a hash chooses, and how long a note counts. A receive buffer holds fewer datagrams than the table has
+ * notes.
  */
 const NOTES = 4096;
 const NOTE_WAYS = 8;
@@ -311,7 +314,9 @@ export class GroupSockets implements SocketModule {
     return made;
   }
 
-  /** Interface for groups: the one that the plan binds sockets to, for IPv6 else the one of link-local peers. */
+  /**
+   * Interface for groups: the one that the plan binds sockets to, for IPv6 else the one of link-local peers.
+   */
   #interfaceOf(fd: number, isV4: boolean): number {
     return boundInterface(fd) || (isV4 ? 0 : this.#outbound.scope);
   }
@@ -351,8 +356,8 @@ export class GroupSockets implements SocketModule {
   }
 
   /**
-   * Set what a socket needs to send to groups and broadcast addresses, and to receive only what is sent to its
-   * own address: groups that other programs of the host have joined, and broadcast, are not for it.
+   * Set what a socket needs to send to groups and broadcast addresses, and to receive only what is sent to
+   * its own address: groups that other programs of the host have joined, and broadcast, are not for it.
    * @param wantsDestination  its datagrams come with their destination (PKTINFO): broadcast is dropped by it
    */
   prepareSender(fd: number, isV4: boolean, wantsDestination: boolean): void {

@@ -348,7 +348,8 @@ export const listenerDatagramIndex = (w: Uint32Array, at: number): number => w[a
 export const listenerDatagramLocalAt = (at: number): number => at + 12;
 
 /**
- * For listenerDatagram, unsolicitedDatagram and groupDatagram: index of the peer's host-side address in the ring's words.
+ * For listenerDatagram, unsolicitedDatagram and groupDatagram: index of the peer's host-side address in the
+ * ring's words.
  */
 export const datagramPeerAt = (at: number): number => at + 8;
 /** For listenerDatagram, unsolicitedDatagram and groupDatagram. */

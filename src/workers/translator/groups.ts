@@ -73,7 +73,9 @@ interface Group {
   sources: number[];
   /** When the membership ends unless a report comes, monotonic milliseconds. */
   endsMs: number;
-  /** Queries to this group that are still to be sent since the guest left it, and when the next one is due. */
+  /**
+   * Queries to this group that are still to be sent since the guest left it, and when the next one is due.
+   */
   queries: number;
   queryMs: number;
 }

@@ -5,8 +5,8 @@
  *
  * A Linux guest sets DF in nearly all of its datagrams, though its MTU may be larger than the host's. DF is
  * kept only for probes with a small TTL (traceroute; decision 062): other datagrams are fragmented where the
- * host's link has a smaller MTU, as passt does. A datagram to a multicast group is no probe: it has a small TTL
- * because it is meant for a near network.
+ * host's link has a smaller MTU, as passt does. A datagram to a multicast group is no probe: it has a small
+ * TTL because it is meant for a near network.
  */
 
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';

@@ -22,7 +22,8 @@
  *
  * Datagrams to broadcast and multicast addresses are dropped and counted, except for DHCP (dhcp.ts,
  * dhcpv6.ts) and with policy.multicast: then such an address is the remote one of a flow like any other, and
- * answers of any peer to the same port of the guest are unsolicited datagrams. Queries to the dns address are handled by dns-forward.ts.
+ * answers of any peer to the same port of the guest are unsolicited datagrams. Queries to the dns address are
+ * handled by dns-forward.ts.
  */
 
 import { addressCopy, addressEqual, familyOf, isMulticast, isUnspecified } from '../../proto/address.ts';

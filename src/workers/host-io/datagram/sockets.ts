@@ -225,8 +225,9 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Open a flow to a multicast group or broadcast address. Its socket is the one of the guest's endpoint, so that
-   * answers come to the port that asked, and later datagrams to the peers that answered leave from the same port.
+   * Open a flow to a multicast group or broadcast address. Its socket is the one of the guest's endpoint, so
+   * that answers come to the port that asked, and later datagrams to the peers that answered leave from the
+   * same port.
    */
   #openGroup(
     words: Uint32Array,
@@ -277,7 +278,8 @@ export class DatagramSockets implements SocketModule {
     const sid = table.endpointSocket(endpoint);
     const only = endpoints.only(endpoint);
     if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, 0, false)) {
-      // Another flow of the endpoint has the same destination: the guest's two broadcast addresses may be one.
+      // Another flow of the endpoint has the same destination: the guest's two broadcast addresses may be
+      // one.
       this.#openFailed(gid, Errno.EADDRINUSE);
       return;
     }
@@ -363,8 +365,9 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Replace a broadcast address of the guest's subnet that is none of the host's by 255.255.255.255. connect()
-   * without SO_BROADCAST fails for a broadcast address (RFC 1122 section 3.3.6 is why the option exists).
+   * Replace a broadcast address of the guest's subnet that is none of the host's by 255.255.255.255.
+   * connect() without SO_BROADCAST fails for a broadcast address (RFC 1122 section 3.3.6 is why the option
+   * exists).
    */
   #toHostBroadcast(words: Uint32Array, w: number): void {
     if (words[w + 3] === LIMITED_BROADCAST) return;
@@ -474,8 +477,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Set SO_REUSEADDR on the sockets of flows that are bound to a port of these rules, as another lane is about
-   * to bind listeners to them.
+   * Set SO_REUSEADDR on the sockets of flows that are bound to a port of these rules, as another lane is
+   * about to bind listeners to them.
    */
   shareWithListeners(plans: readonly ListenerPlan[]): void {
     const udp = plans.filter(({ proto, from }) => proto === 'udp' && from !== 'guest');
