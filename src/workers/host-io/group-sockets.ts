@@ -122,6 +122,8 @@ interface Membership {
   isInclude: boolean;
   /** Four words each. */
   sources: Uint32Array;
+  /** The last attempt to receive one of its ports failed. */
+  hasFailed: boolean;
 }
 
 interface GroupSocket {
@@ -190,7 +192,7 @@ export class GroupSockets implements SocketModule {
       return;
     }
     if (group === undefined) {
-      group = { words: words.slice(w, w + 4), isBroadcast: false, isInclude, sources };
+      group = { words: words.slice(w, w + 4), isBroadcast: false, isInclude, sources, hasFailed: false };
       this.#memberships.push(group);
     } else {
       group.isInclude = isInclude;
@@ -250,7 +252,13 @@ export class GroupSockets implements SocketModule {
       addressSetIpv4(words, 0, address);
       let group = this.#membership(words, 0);
       if (group === undefined) {
-        group = { words: words.slice(), isBroadcast: true, isInclude: false, sources: new Uint32Array(0) };
+        group = {
+          words: words.slice(),
+          isBroadcast: true,
+          isInclude: false,
+          sources: new Uint32Array(0),
+          hasFailed: false,
+        };
         this.#memberships.push(group);
       }
       const open = this.#sockets.filter((s) => s?.of === group);
@@ -266,21 +274,28 @@ export class GroupSockets implements SocketModule {
     let slot = this.#sockets.indexOf(undefined);
     if (slot < 0) slot = this.#sockets.length;
     const made = slot < GROUP_SOCKETS ? this.#made(group, port) : -Errno.EMFILE;
-    const opened = typeof made === 'number' ? undefined : made;
-    let r = opened === undefined ? (made as number) : 0;
-    if (opened !== undefined) {
-      r = this.#ctx.watch(opened.fd, this.#base + slot, (EPOLLIN | EPOLLET) >>> 0);
-      if (r < 0) close(opened.fd);
-    }
-    if (r < 0 || opened === undefined) {
-      // The guest's broadcast address need not be one of the host's.
-      if (r === -Errno.EADDRNOTAVAIL && group.isBroadcast) return;
-      const text = `multicast: ${addressText(group.words, 0)} port ${port} cannot be received: ${errnoName(-r)}`;
-      this.#ctx.notices.tell(Notice.groupFailed, 'warning', text);
+    if (typeof made === 'number') {
+      this.#reportFailure(group, port, -made);
       return;
     }
-    this.#sockets[slot] = opened;
+    const r = this.#ctx.watch(made.fd, this.#base + slot, (EPOLLIN | EPOLLET) >>> 0);
+    if (r < 0) {
+      close(made.fd);
+      this.#reportFailure(group, port, -r);
+      return;
+    }
+    this.#sockets[slot] = made;
+    group.hasFailed = false;
     this.#ctx.counters[Counter.sockOpened]!++;
+  }
+
+  /** Log that a port of a group cannot be received: once, as each report of the guest is another attempt. */
+  #reportFailure(group: Membership, port: number, errno: number): void {
+    // The guest's broadcast address need not be one of the host's.
+    if (group.hasFailed || (errno === Errno.EADDRNOTAVAIL && group.isBroadcast)) return;
+    group.hasFailed = true;
+    const text = `multicast: ${addressText(group.words, 0)} port ${port} cannot be received: ${errnoName(errno)}`;
+    this.#ctx.notices.tell(Notice.groupFailed, 'warning', text);
   }
 
   /** @returns the socket, or -errno */
