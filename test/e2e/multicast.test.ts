@@ -12,7 +12,7 @@ import {
   supportProgram,
   type Where,
 } from '../support/bed.ts';
-import { engine, ourPasta } from '../support/engines.ts';
+import { engine, ourPasta, repoRoot } from '../support/engines.ts';
 import { GATEWAY4, HOST4, PEER4 } from '../support/ports.ts';
 import { eventually, killTree, type Started } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
@@ -423,7 +423,7 @@ describeE2e('multicast', needs, () => {
     });
   });
 
-  it.each(['attach', 'pasta'] as const)('%s: a group in both directions', async (program) => {
+  it.each(['attach', 'pasta', 'slirp4netns'] as const)('%s: a group in both directions', async (program) => {
     const extra = ['--multicast', '224.0.0.251', '--multicast', '[ff02::fb]:5353'];
     const begin = async (): Promise<[Inside, () => Promise<unknown>]> => {
       if (program === 'pasta') {
@@ -431,7 +431,9 @@ describeE2e('multicast', needs, () => {
         return [guest, () => guest.stop()];
       }
       const empty = await bed.emptyGuest();
-      bed.attach('user', { plan: 'fused', extra }, String(bed.pidSeenInside(empty.pid)));
+      const target = String(bed.pidSeenInside(empty.pid));
+      if (program === 'attach') bed.attach('user', { plan: 'fused', extra }, target);
+      else start('user', [`${repoRoot}/bin/slirp4netns`, '-c', ...extra, target, 'tap0']);
       await eventually('the namespace has an interface', WAIT_MS, async () =>
         (await empty.inside(['ip', 'route'])).stdout.includes('default'),
       );
@@ -439,10 +441,12 @@ describeE2e('multicast', needs, () => {
     };
     const [guest, end] = await begin();
     try {
-      for (const [type, group] of [
+      const families = [
         ['udp4', '224.0.0.251'],
         ['udp6', 'ff02::fb'],
-      ] as const) {
+      ] as const;
+      // slirp4netns has IPv6 only with -6, and no interface of the host for link-local destinations.
+      for (const [type, group] of families.slice(0, program === 'slirp4netns' ? 1 : 2)) {
         const peer = await talk('peer', type, 5353);
         const inside = await talk(guest, type, 5353);
         await peer.tell(`join ${group}`);
@@ -456,8 +460,29 @@ describeE2e('multicast', needs, () => {
       }
     } finally {
       await end();
+      // It does not end with the namespace.
+      if (program === 'slirp4netns') for (const started of begun.splice(0)) killTree(started.pid);
     }
     await left('224.0.0.251');
+  });
+
+  it('slirp4netns: the broadcast address of its own subnet becomes 255.255.255.255 on the host', async () => {
+    const guest = await bed.emptyGuest();
+    const argv = ['-c', '--multicast', 'broadcast', String(bed.pidSeenInside(guest.pid)), 'tap0'];
+    start('user', [`${repoRoot}/bin/slirp4netns`, ...argv]);
+    try {
+      await eventually('the namespace has an interface', WAIT_MS, async () =>
+        (await guest.inside(['ip', 'route'])).stdout.includes('default'),
+      );
+      const peer = await talk('peer', 'udp4', PORT);
+      await peer.tell('answer');
+      const inside = await talk(guest, 'udp4', 0);
+      await inside.tell(`send 10.0.2.255 ${PORT} 100 1`);
+      expect(await peer.next()).toMatch(/ 100 1$/);
+      expect(await inside.next()).toMatch(/^10\.77\.0\.2 \d+ 100 2$/);
+    } finally {
+      await guest.end();
+    }
   });
 
   it('a flood: the rate is bounded, and one log line says so', async () => {
