@@ -96,11 +96,11 @@ describe('reports', () => {
   it('a filter and its changes are kept', () => {
     const bed = new Bed();
     bed.igmp(...report3(record(3, GROUP, '192.0.2.1')));
-    bed.igmp(...report3(record(5, GROUP, '192.0.2.2')));
-    bed.igmp(...report3(record(6, GROUP, '192.0.2.1')));
-    bed.igmp(...report3(record(4, GROUP, '192.0.2.9')));
-    bed.igmp(...report3(record(5, GROUP, '192.0.2.9')));
-    bed.igmp(...report3(record(6, GROUP, '192.0.2.8')));
+    bed.at(100).igmp(...report3(record(5, GROUP, '192.0.2.2')));
+    bed.at(200).igmp(...report3(record(6, GROUP, '192.0.2.1')));
+    bed.at(300).igmp(...report3(record(4, GROUP, '192.0.2.9')));
+    bed.at(400).igmp(...report3(record(5, GROUP, '192.0.2.9')));
+    bed.at(500).igmp(...report3(record(6, GROUP, '192.0.2.8')));
     expect(bed.told()).toEqual([
       `group ${GROUP} include, 0 of 1: 192.0.2.1`,
       `group ${GROUP} include, 0 of 2: 192.0.2.1`,
@@ -110,6 +110,18 @@ describe('reports', () => {
       `group ${GROUP} exclude`,
       `group ${GROUP} exclude, 0 of 1: 192.0.2.8`,
     ]);
+  });
+
+  it('reports faster than every 50 ms: host-io is told the last one, when its time has come', () => {
+    const bed = new Bed().at(0);
+    for (let i = 1; i < 100; i++) bed.igmp(...report3(record(4, GROUP, `192.0.2.${i}`)));
+    expect(bed.told()).toEqual([`group ${GROUP} exclude, 0 of 1: 192.0.2.1`]);
+    expect(bed.groups.sleepMs(0)).toBe(50);
+    bed.at(49);
+    expect(bed.told()).toEqual([]);
+    bed.at(50);
+    expect(bed.told()).toEqual([`group ${GROUP} exclude, 0 of 1: 192.0.2.99`]);
+    expect(bed.groups.sleepMs(50)).toBe(31_200);
   });
 
   it('the last source is blocked: the group is left', () => {

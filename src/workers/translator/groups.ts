@@ -65,12 +65,20 @@ const QUERY_RESPONSE_MS = 10_000;
 const STARTUP_INTERVAL_MS = (QUERY_INTERVAL_S * 1000) / 4;
 const MEMBERSHIP_MS = ROBUSTNESS * QUERY_INTERVAL_S * 1000 + QUERY_RESPONSE_MS;
 const LAST_MEMBER_MS = 1000;
+/**
+ * Time between two messages to host-io about a group: reports may come faster than host-io sets filters, and
+ * nothing else bounds how many messages wait on the link.
+ */
+const TELL_GAP_MS = 50;
 
 interface Group {
   readonly words: Uint32Array;
   isInclude: boolean;
   /** Four words each. */
   sources: number[];
+  /** host-io does not know the filter yet, or is to try again; when it was told last. */
+  isDue: boolean;
+  toldMs: number;
   /** When the membership ends unless a report comes, monotonic milliseconds. */
   endsMs: number;
   /**
@@ -228,28 +236,35 @@ export class GroupMembership {
       words: Uint32Array.from(words),
       isInclude: include,
       sources,
+      isDue: true,
+      toldMs: Number.NEGATIVE_INFINITY,
       endsMs: this.#ctx.now + MEMBERSHIP_MS,
       queries: 0,
       queryMs: 0,
     };
     this.#groups.push(group);
     this.#ctx.counters[Counter.groupsJoined]!++;
-    this.#tell(group);
-    this.#schedule();
+    this.#tellWhenDue(group);
   }
 
   #keep(group: Group, include: boolean, sources: number[]): void {
-    const isSame =
-      group.isInclude === include &&
-      group.sources.length === sources.length &&
-      group.sources.every((word, i) => word === sources[i]);
     group.isInclude = include;
     group.sources = sources;
     group.endsMs = this.#ctx.now + MEMBERSHIP_MS;
     group.queries = 0;
-    // A repeated report is passed on too where host-io may have failed to join: it tries again.
-    this.#tell(group);
-    if (!isSame) this.#schedule();
+    // A report without a change is passed on too: where host-io failed to join, it tries again.
+    group.isDue = true;
+    this.#tellWhenDue(group);
+  }
+
+  #tellWhenDue(group: Group): void {
+    const { now } = this.#ctx;
+    if (now >= group.toldMs + TELL_GAP_MS) {
+      group.isDue = false;
+      group.toldMs = now;
+      this.#tell(group);
+    }
+    this.#schedule();
   }
 
   /** The guest left: ask whether there is another member on its link, and end the membership if not. */
@@ -289,12 +304,14 @@ export class GroupMembership {
       const group = this.#groups[i]!;
       if (now >= group.endsMs) {
         this.#groups.splice(i, 1);
+        group.isDue = false;
         groupWrite(this.#ctx.toHost, true, 0, 0, group.words, 0, NO_GROUP, 0);
       } else if (group.queries > 0 && now >= group.queryMs) {
         group.queries--;
         group.queryMs = now + LAST_MEMBER_MS;
         this.#query(group.words, LAST_MEMBER_MS);
       }
+      if (group.isDue) this.#tellWhenDue(group);
     }
     this.#schedule();
   }
@@ -303,6 +320,7 @@ export class GroupMembership {
     this.#nextMs = this.#queryMs;
     for (const group of this.#groups) {
       this.#nextMs = Math.min(this.#nextMs, group.endsMs);
+      if (group.isDue) this.#nextMs = Math.min(this.#nextMs, group.toldMs + TELL_GAP_MS);
       if (group.queries > 0) this.#nextMs = Math.min(this.#nextMs, group.queryMs);
     }
   }
