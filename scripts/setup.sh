@@ -52,6 +52,12 @@ test cmd socat               socat
 test cmd ncat                ncat
 test cmd dnsmasq             dnsmasq-base
 test cmd python3             python3-minimal
+test cmd iperf               iperf
+test cmd avahi-daemon        avahi-daemon
+test cmd avahi-browse        avahi-utils
+test cmd dbus-daemon         dbus-daemon
+test cmd gssdp-discover      gupnp-tools
+test cmd minidlnad           minidlna
 test cmd shellcheck          shellcheck
 perf cmd pasta               passt
 perf cmd slirp4netns         slirp4netns

@@ -72,6 +72,10 @@ export const Drop = {
   dhcpv6Type: -33,
   /** A DHCPv6 option past the end of the message, or of a length that its code does not allow. */
   dhcpv6Option: -34,
+  /** A wrong IGMP checksum. */
+  igmpChecksum: -35,
+  /** A group record of an IGMPv3 or MLDv2 report that extends beyond the message. */
+  groupRecord: -36,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 

@@ -34,6 +34,32 @@ export function etherWrite(
 }
 
 /**
+ * Write the Ethernet address of a group or broadcast address to mac[0..5]: 01:00:5e and the lowest 23 bits of
+ * an IPv4 group (RFC 1112 section 6.4), 33:33 and the lowest 32 bits of an IPv6 group (RFC 2464 section 7),
+ * else the broadcast address.
+ * @param words,w  the address, IPv4 as v4-mapped
+ */
+export function groupMac(words: Uint32Array, w: number, mac: Uint8Array): void {
+  const last = words[w + 3]!;
+  if (words[w]! >>> 24 === 0xff) {
+    mac[0] = 0x33;
+    mac[1] = 0x33;
+    mac[2] = last >>> 24;
+    mac[3] = last >>> 16;
+  } else if (last >>> 28 === 14) {
+    mac[0] = 0x01;
+    mac[1] = 0x00;
+    mac[2] = 0x5e;
+    mac[3] = (last >>> 16) & 0x7f;
+  } else {
+    mac.fill(0xff);
+    return;
+  }
+  mac[4] = last >>> 8;
+  mac[5] = last;
+}
+
+/**
  * Parse "9a:55:9a:55:9a:55" to 6 bytes; null when the text is not six groups of two hex digits. Cold path.
  */
 export function macParse(text: string): Uint8Array | null {

@@ -99,7 +99,17 @@ const TABLE = {
     'datagrams',
     'UDP datagrams to link-local multicast groups (mDNS, LLMNR); nobody else is on the link: nothing is lost',
   ],
+  groupsJoined: ['events', 'Multicast groups that the guest became a member of (--multicast)'],
+  groupsRefused: ['events', 'Groups that were not joined because the guest is a member of too many'],
+  groupDatagramsToGuest: [
+    'datagrams',
+    'Datagrams to multicast groups and broadcast addresses that the guest got',
+  ],
   // host-io
+  groupSendsLooped: [
+    'datagrams',
+    "Datagrams of the guest to a group that came back from the host's interface: not passed to the guest",
+  ],
   sockSends: ['calls', 'Send calls on host sockets'],
   sockSendBytes: ['bytes', 'Stream bytes that host sockets took'],
   sockSendPartial: ['calls', 'Sends that the host socket took only in part or not at all'],

@@ -171,6 +171,28 @@ export function localAddressOf(
 }
 
 /**
+ * Whether a received message was sent to a broadcast or multicast address: PKTINFO of IPv4 then has a
+ * destination in its header (ipi_addr) that is not the local address (ipi_spec_dst).
+ */
+export function isToMany(control: NativeBuffer, first: number, controlBytes: number): boolean {
+  const { u32 } = control;
+  const end = first + (controlBytes >> 2);
+  let at = first;
+  for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
+    if (
+      u32[at + CMSG_LEVEL_WORD] === SOL_IP &&
+      u32[at + CMSG_TYPE_WORD] === IP_PKTINFO &&
+      n >= IN_PKTINFO_BYTES
+    ) {
+      const data = at + (CMSG_HEADER_BYTES >> 2);
+      return u32[data + 1] !== u32[data + 2];
+    }
+    at = cmsgNext(at, n);
+  }
+  return false;
+}
+
+/**
  * Write a UDP_SEGMENT control message: the kernel splits the message into datagrams.
  * @param at  byte offset of the control message, a multiple of 4
  * @param segment  payload bytes of each datagram but the last

@@ -181,6 +181,7 @@ export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
 export const SO_TYPE = 3;
 export const SO_ERROR = 4;
+export const SO_BROADCAST = 6;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
 export const SO_KEEPALIVE = 9;
@@ -192,6 +193,7 @@ export const SO_SNDTIMEO = 21;
 export const SO_BINDTODEVICE = 25;
 export const SO_DOMAIN = 39;
 export const SO_PEEK_OFF = 42;
+export const SO_BINDTOIFINDEX = 62;
 
 // <linux/in.h>
 export const SOL_IP = 0;
@@ -204,15 +206,20 @@ export const IP_RECVTTL = 12;
 export const IP_RECVTOS = 13;
 export const IP_FREEBIND = 15;
 export const IP_BIND_ADDRESS_NO_PORT = 24;
+export const IP_MULTICAST_TTL = 33;
+export const IP_MULTICAST_ALL = 49;
 export const IP_PMTUDISC_WANT = 1;
 export const IP_PMTUDISC_DO = 2;
 
 // <linux/in6.h>
 export const SOL_IPV6 = 41;
 export const IPV6_UNICAST_HOPS = 16;
+export const IPV6_MULTICAST_IF = 17;
+export const IPV6_MULTICAST_HOPS = 18;
 export const IPV6_MTU_DISCOVER = 23;
 export const IPV6_RECVERR = 25;
 export const IPV6_V6ONLY = 26;
+export const IPV6_MULTICAST_ALL = 29;
 export const IPV6_RECVPKTINFO = 49;
 export const IPV6_PKTINFO = 50;
 export const IPV6_RECVHOPLIMIT = 51;
@@ -220,6 +227,12 @@ export const IPV6_HOPLIMIT = 52;
 export const IPV6_RECVTCLASS = 66;
 export const IPV6_TCLASS = 67;
 export const IPV6_FREEBIND = 78;
+
+// <linux/in.h>: the same for both families
+export const MCAST_JOIN_GROUP = 42;
+export const MCAST_MSFILTER = 48;
+export const MCAST_EXCLUDE = 0;
+export const MCAST_INCLUDE = 1;
 
 // <linux/tcp.h>
 export const SOL_TCP = 6;

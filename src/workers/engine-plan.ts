@@ -98,6 +98,19 @@ export interface AddressPlan {
   readonly searchDomains: readonly string[];
 }
 
+/** Which multicast groups and broadcast addresses of the host's network the guest reaches. */
+export interface MulticastPlan {
+  /** All of them; else only those of `groups`. */
+  readonly all: boolean;
+  /**
+   * A group, or 255.255.255.255 for broadcast. With a port: datagrams to this port are received as soon as
+   * the guest is a member and, without `all`, the guest sends to this port only.
+   */
+  readonly groups: readonly { readonly address: string; readonly port?: number }[];
+  /** Most groups of each family that the guest is a member of at a time. */
+  readonly maxGroups: number;
+}
+
 export interface ServicePolicy {
   /** Idle time-outs of a UDP flow in ms: before a reply was seen, and once both sides have sent. */
   readonly udpTimeoutMs: number;
@@ -167,6 +180,8 @@ export interface ServicePolicy {
   readonly outboundInterface6?: string;
   /** Listeners and UDP sockets may bind to addresses that the host does not have (IP_FREEBIND). */
   readonly freebind: boolean;
+  /** Absent: multicast and broadcast of the guest are dropped. */
+  readonly multicast?: MulticastPlan;
 }
 
 /**

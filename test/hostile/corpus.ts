@@ -272,6 +272,21 @@ function tcp(
   ];
 }
 
+const IGMP_FIELDS: Field[] = [
+  { name: 'igmp.type', at: 0, size: 1 },
+  { name: 'igmp.checksum', at: 2, size: 2 },
+  { name: 'igmp.group', at: 4, size: 4 },
+];
+const IGMP3_FIELDS: Field[] = [
+  { name: 'igmp.type', at: 0, size: 1 },
+  { name: 'igmp.records', at: 6, size: 2 },
+  { name: 'record.type', at: 8, size: 1 },
+  { name: 'record.auxiliary', at: 9, size: 1 },
+  { name: 'record.sources', at: 10, size: 2 },
+  { name: 'record.group', at: 12, size: 4 },
+  { name: 'record2.sources', at: 18, size: 2 },
+];
+
 const ICMP_FIELDS: Field[] = [
   { name: 'icmp.type', at: 0, size: 1 },
   { name: 'icmp.code', at: 1, size: 1 },
@@ -604,6 +619,30 @@ export function corpus(): Seed[] {
     ipv4('ICMP time exceeded', 1, [11, 0, 0, 0, ...u32(0), ...quoted4], ICMP_FIELDS),
     ipv4('ICMP timestamp', 1, [13, 0, 0, 0, ...u16(9), ...u16(1), ...bytesOf(12)], ICMP_FIELDS),
     ipv4('IGMP report', 2, [0x16, 0, 0, 0, 224, 0, 0, 251], [], { dst: '224.0.0.251', ttl: 1 }),
+    ipv4('IGMP leave', 2, [0x17, 0, 0, 0, 224, 0, 0, 251], IGMP_FIELDS, { dst: '224.0.0.2', ttl: 1 }),
+    ipv4(
+      'IGMP version 3 report',
+      2,
+      [
+        ...[0x22, 0, 0, 0, 0, 0, ...u16(3)],
+        ...[4, 0, ...u16(0), ...address('239.1.2.3')],
+        ...[
+          1,
+          1,
+          ...u16(2),
+          ...address('232.1.2.3'),
+          ...address('192.0.2.7'),
+          ...address('192.0.2.8'),
+          ...u32(0),
+        ],
+        ...[6, 0, ...u16(1), ...address('239.1.2.3'), ...address('192.0.2.9')],
+      ],
+      IGMP3_FIELDS,
+      { dst: '224.0.0.22', ttl: 1, options: [0x94, 4, 0, 0] },
+    ),
+    ipv4('UDP to a group', 17, udp(5353, 5353, bytesOf(64)), UDP_FIELDS, { dst: '239.1.2.3', ttl: 1 }),
+    ipv4('UDP to a reserved address', 17, udp(5353, 5353, bytesOf(64)), UDP_FIELDS, { dst: '240.0.0.1' }),
+    ipv4('UDP broadcast', 17, udp(5000, 21_027, bytesOf(64)), UDP_FIELDS, { dst: '192.0.2.255' }),
     ipv4('SCTP', 132, bytesOf(30), []),
     ipv4('IP in IP', 4, quoted4, []),
     ipv4('IP in IP, checksum left inside', 4, inner, [], {}, needsCsum(34 + 20, 16)),
@@ -667,6 +706,16 @@ export function corpus(): Seed[] {
       ICMP_FIELDS,
       { hopLimit: 1, dst: 'ff02::16', extensions: [[0, [0, 5, 2, 0, 0, 1, 0]]] },
     ),
+    ipv6('MLD version 1 report', 58, [131, 0, 0, 0, ...u32(0), ...address('ff05::1')], ICMP_FIELDS, {
+      hopLimit: 1,
+      dst: 'ff05::1',
+      extensions: [[0, [0, 5, 2, 0, 0, 1, 0]]],
+    }),
+    ipv6('MLD done', 58, [132, 0, 0, 0, ...u32(0), ...address('ff05::1')], ICMP_FIELDS, {
+      hopLimit: 1,
+      dst: 'ff02::2',
+      extensions: [[0, [0, 5, 2, 0, 0, 1, 0]]],
+    }),
     ipv6('hop-by-hop and destination options', 17, udp(5000, 7, bytesOf(16)), UDP_FIELDS, {
       extensions: [padding6, [60, [0, 1, 4, 0, 0, 0, 0]]],
     }),

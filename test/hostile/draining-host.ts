@@ -30,6 +30,7 @@ import {
   creditAcked,
   creditLimit,
   creditReadLimit,
+  openUdpGroup,
   rewindBytes,
   rewindOffset,
   sendDatagramIsBorrowed,
@@ -45,6 +46,7 @@ import {
   dataWrite,
   eofWrite,
   errorWrite,
+  groupDatagramWrite,
   icmpErrorWrite,
   listenerDatagramGuestWrite,
   listenerDatagramWrite,
@@ -61,7 +63,7 @@ export const PUBLISHED = [8000, 8001, 8002, 8003] as const;
 /** Ports of which each lane has one. */
 const OTHER_PORTS = Array.from({ length: 64 }, (_, i) => 8100 + i);
 
-const Kind = { none: 0, connecting: 1, tcp: 2, udp: 3, ping: 4, failed: 5 } as const;
+const Kind = { none: 0, connecting: 1, tcp: 2, udp: 3, ping: 4, failed: 5, group: 6 } as const;
 const { EACCES } = Errno;
 const ERRNOS = [
   Errno.ECONNREFUSED,
@@ -188,6 +190,8 @@ export class DrainingHost {
         this.#freeOwn(linkSlotA(w, at));
         this.#freeOwn(linkSlotB(w, at));
         return;
+      case ToHost.group:
+        return;
       case ToHost.openTcp:
         if (kind !== Kind.none) throw new Error(`openTcp: flow ${gid} is of kind ${kind}`);
         this.opens++;
@@ -201,7 +205,10 @@ export class DrainingHost {
       case ToHost.openPing:
         if (kind !== Kind.none) throw new Error(`openUdp: flow ${gid} is of kind ${kind}`);
         this.opens++;
-        this.#begin(gid, op === ToHost.openUdp ? Kind.udp : Kind.ping);
+        this.#begin(
+          gid,
+          op === ToHost.openPing ? Kind.ping : openUdpGroup(w, at) !== 0 ? Kind.group : Kind.udp,
+        );
         if (r.chance(0.03)) {
           const forbidden = this.#kind[gid] === Kind.ping && r.chance(0.5);
           this.#kind[gid] = Kind.failed;
@@ -370,7 +377,7 @@ export class DrainingHost {
   #datagram(gid: number, w: Uint32Array, at: number): void {
     const { pool, prng: r } = this.#o;
     const kind = this.#kind[gid]!;
-    if (kind !== Kind.udp && kind !== Kind.ping && kind !== Kind.failed)
+    if (kind !== Kind.udp && kind !== Kind.ping && kind !== Kind.failed && kind !== Kind.group)
       throw new Error(`sendDatagram: flow ${gid} is of kind ${kind}`);
     const slotA = linkSlotA(w, at);
     const slotB = linkSlotB(w, at);
@@ -380,7 +387,9 @@ export class DrainingHost {
     if (slotOffset + len > pool.slotBytes(slotA) + (slotB === NO_SLOT ? 0 : pool.slotBytes(slotB))) {
       throw new Error(`sendDatagram: ${len} bytes at ${slotOffset} reach past the slots`);
     }
-    if (!this.quiet && kind !== Kind.failed && r.chance(0.4)) {
+    // Nobody sends from the address of a group.
+    const isAnswered = !this.quiet && kind !== Kind.failed && kind !== Kind.group;
+    if (isAnswered && r.chance(0.4)) {
       const slot = this.#o.smallSlots.pop();
       if (slot !== NO_SLOT) {
         // An echo, as long as it fits; DNS and ping answers differ from requests in a byte or two.
@@ -393,7 +402,7 @@ export class DrainingHost {
         const ttl = r.int(0, 255);
         datagramWrite(this.#out(gid), this.#flowOf(gid), slot, NO_SLOT, HEADROOM_BYTES, n, ttl, 0);
       }
-    } else if (!this.quiet && kind !== Kind.failed && r.chance(0.01)) {
+    } else if (isAnswered && r.chance(0.01)) {
       this.#bigDatagram(gid);
     } else if (!this.quiet && kind !== Kind.failed && r.chance(0.1)) {
       const typeCode = r.pick([
@@ -468,6 +477,7 @@ export class DrainingHost {
     if (this.#o.lane === 0) {
       if (r.chance(0.01)) this.#accept();
       if (r.chance(0.02)) this.#listenerDatagram();
+      if (this.#o.plan.policy.multicast !== undefined && r.chance(0.02)) this.#groupDatagram();
     }
     if (r.chance(0.02)) this.#unsolicitedDatagram();
   }
@@ -524,6 +534,19 @@ export class DrainingHost {
     // The message must go to the shard that owns the hash; these runs use one shard for it.
     const out = this.#o.toShards[0]!;
     listenerDatagramWrite(out, 1, 0, slot, NO_SLOT, HEADROOM_BYTES, bytes, ports, both, 0);
+  }
+
+  #groupDatagram(): void {
+    const slot = this.#o.smallSlots.pop();
+    if (slot === NO_SLOT) return;
+    const { prng } = this.#o;
+    const { peerPort, v4 } = this.#tuple(this.#words);
+    const group = v4 ? [0, 0, 0xffff, 0xef010203] : [0xff050000, 0, 0, 1];
+    const both = Uint32Array.of(...this.#words.subarray(0, 4), ...group);
+    const ports = ((peerPort << 16) | 5353) >>> 0;
+    const bytes = prng.int(0, 1900);
+    const out = this.#o.toShards[0]!;
+    groupDatagramWrite(out, slot, NO_SLOT, HEADROOM_BYTES, bytes, prng.int(0, 255), ports, both, 0);
   }
 
   /** Ports of the guest whose UDP flows are those of the stage. */

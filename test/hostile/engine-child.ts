@@ -88,6 +88,7 @@ const engine = await startEngine(
       dhcp: true,
       ra: true,
       connectFailure: 'honest',
+      multicast: { all: true, groups: [], maxGroups: 20 },
     },
     listeners: [
       { proto: 'tcp', address: '127.0.0.1', port: 9000, targetPort: 9000 },

@@ -6,10 +6,11 @@ import { PATH_FRAMES, randomRun } from './random-run.ts';
 const TIMEOUT = { timeout: 3_600_000 };
 
 describe('hostile frames at random: no exception, no leak, well-formed answers', () => {
-  it('two shards, no DHCP', TIMEOUT, () => {
+  it('two shards, no DHCP, multicast', TIMEOUT, () => {
     randomRun('two shards', Math.floor(PATH_FRAMES * 0.2), {
       threads: { kind: 'pipeline', shards: 2 },
       dhcp: false,
+      multicast: true,
     });
   });
 
@@ -24,12 +25,17 @@ describe('hostile frames at random: no exception, no leak, well-formed answers',
     randomRun('two lanes', Math.floor(PATH_FRAMES * 0.15), { threads: { kind: 'lanes', lanes: 2 } });
   });
 
-  it('three lanes, no DHCP, buckets are given away, also while frames are on their way', TIMEOUT, () => {
-    randomRun('three lanes', Math.floor(PATH_FRAMES * 0.1), {
-      threads: { kind: 'lanes', lanes: 3 },
-      dhcp: false,
-      oldTable: 0.3,
-      give: 0.02,
-    });
-  });
+  it(
+    'three lanes, no DHCP, multicast, buckets are given away, also while frames are on their way',
+    TIMEOUT,
+    () => {
+      randomRun('three lanes', Math.floor(PATH_FRAMES * 0.1), {
+        threads: { kind: 'lanes', lanes: 3 },
+        dhcp: false,
+        multicast: true,
+        oldTable: 0.3,
+        give: 0.02,
+      });
+    },
+  );
 });

@@ -64,6 +64,8 @@ export interface PathOptions {
   readonly prng: Prng;
   readonly vnet?: boolean;
   readonly dhcp?: boolean;
+  /** Groups and broadcast are carried. */
+  readonly multicast?: boolean;
   /**
    * Probability that a lane's reader reads a batch before buckets were given to other lanes, and the shards
    * take its frames after that: they pass them on.
@@ -221,6 +223,7 @@ export class HostilePath {
         dhcp: o.dhcp ?? true,
         ra: true,
         connectFailure: 'honest',
+        ...(o.multicast && { multicast: { all: true, groups: [], maxGroups: 20 } }),
       },
       listeners: [],
       pool: { smallSlots: 2048 * queues, largeSlots: 256 * queues, flows: 512 },

@@ -122,6 +122,16 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
       [['x'.repeat(108)], 'longer than 107 bytes'],
     ],
   },
+  '--multicast': {
+    good: [
+      [['all'], { multicast: { all: true, groups: [] } }],
+      [['239.1.2.3:5001,all'], { multicast: { all: true, groups: [{ address: '239.1.2.3', port: 5001 }] } }],
+    ],
+    bad: [
+      [['192.0.2.1'], 'not a multicast address'],
+      [['mdns'], 'not a group'],
+    ],
+  },
   '--outbound-interface': {
     good: [[['eth0'], { outboundInterface: 'eth0' }]],
     bad: [[['not an interface'], '1 to 15']],

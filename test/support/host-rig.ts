@@ -11,8 +11,10 @@ import { EpollEvents, epollAdd, epollCreate, epollDel, epollWait } from '../../s
 import { close } from '../../src/sys/io.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Addressing } from '../../src/workers/flow/addressing.ts';
+import { groupRulesOf } from '../../src/workers/flow/group-rules.ts';
 import type { HostContext } from '../../src/workers/host-io/context.ts';
 import { DatagramSockets } from '../../src/workers/host-io/datagram/sockets.ts';
+import { GroupSockets } from '../../src/workers/host-io/group-sockets.ts';
 import type { DescriptorOut } from '../../src/workers/link/descriptor.ts';
 import { closeWrite, openUdpWrite, sendDatagramWrite } from '../../src/workers/link/to-host.ts';
 import { DescriptorShortage } from '../../src/workers/thread/descriptor-shortage.ts';
@@ -22,11 +24,14 @@ import { ShardRig } from './shard-rig.ts';
 export class HostRig {
   readonly shard: ShardRig;
   readonly sockets: DatagramSockets;
+  /** Null for a plan without multicast. */
+  readonly groups: GroupSockets | null;
   readonly ctx: HostContext;
   readonly ready: number[] = [];
   /** Counters of the host-io thread. */
   readonly counters: Float64Array;
   readonly datagramPorts = new Uint8Array(65536);
+  readonly #groupBase: number;
   readonly #epoll = epollCreate();
   readonly #events = new EpollEvents(16);
 
@@ -59,19 +64,24 @@ export class HostRig {
       now: 0,
       notices: shard.ctx.notices,
     };
-    this.sockets = new DatagramSockets(
-      this.ctx,
-      new Addressing(shard.plan.addresses, shard.plan.policy),
-      flows + shard.plan.listeners.length,
-    );
+    const gids = flows + shard.plan.listeners.length;
+    this.#groupBase = DatagramSockets.sids(flows, gids);
+    const rules = groupRulesOf(shard.plan);
+    this.groups = rules === null ? null : new GroupSockets(this.ctx, rules, this.#groupBase);
+    const addressing = new Addressing(shard.plan.addresses, shard.plan.policy);
+    this.sockets = new DatagramSockets(this.ctx, addressing, gids, this.groups);
   }
 
   /** One round: events, then what was marked ready. Messages stay in the ring until takeMessages(). */
   poll(): number {
     const n = epollWait(this.#epoll, this.#events, 0);
-    for (let i = 0; i < n; i++) this.sockets.onEvents(this.#events.dataLo(i), this.#events.eventsOf(i));
+    for (let i = 0; i < n; i++) {
+      const token = this.#events.dataLo(i);
+      if (token >= this.#groupBase) this.groups!.onEvents(token);
+      else this.sockets.onEvents(token, this.#events.eventsOf(i));
+    }
     const ready = this.ready.splice(0);
-    for (const gid of ready) this.sockets.onReady(gid);
+    for (const gid of ready) (gid >= this.#groupBase ? this.groups! : this.sockets).onReady(gid);
     return Math.max(n, 0) + ready.length;
   }
 
@@ -162,6 +172,7 @@ export class HostRig {
 
   close(): void {
     this.sockets.closeAll();
+    this.groups?.closeAll();
     close(this.#epoll);
   }
 }

@@ -26,6 +26,7 @@ import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Addressing } from '../../src/workers/flow/addressing.ts';
 import { flowHash } from '../../src/workers/flow/flow-hash.ts';
+import { groupRulesOf } from '../../src/workers/flow/group-rules.ts';
 import { ShardFlows } from '../../src/workers/flow/shard-flows.ts';
 import { TimerWheel } from '../../src/workers/flow/timer-wheel.ts';
 import { datagramWrite, icmpErrorWrite } from '../../src/workers/link/to-shard.ts';
@@ -81,6 +82,8 @@ export interface Sent {
   readonly etherType: number;
   /** Payload bytes per segment of a GSO_UDP_L4 frame; 0: an ordinary frame. */
   readonly gsoSize: number;
+  /** Destination of the frame; undefined: the guest's own address. */
+  readonly mac?: Uint8Array | undefined;
 }
 
 /**
@@ -150,6 +153,9 @@ export class ShardRig {
       addPiece: (at: number, pieceBytes: number) => this.#pieces.push(this.u8.slice(at, at + pieceBytes)),
       frame: new EgressFrame(),
       send: (f: EgressFrame) => this.#send(f),
+      sendTo: (mac: Uint8Array | null) => {
+        this.#destination = mac;
+      },
     };
     this.ctx = {
       shard: 0,
@@ -161,6 +167,7 @@ export class ShardRig {
       flows: new ShardFlows(flows, counters, () => this.tableFull++),
       timers: new TimerWheel(flows * TIMER_KINDS, 4, 0),
       owners: shard.owners,
+      groups: groupRulesOf(plan),
       toHost: shard.toHost,
       guest: guest as unknown as GuestLink,
       now: 0,
@@ -178,6 +185,8 @@ export class ShardRig {
 
   /** Result of the TAP for the next GSO frames: 0 or -errno. */
   usoResult = 0;
+  /** GuestLink.sendTo(). */
+  #destination: Uint8Array | null = null;
   readonly #pieces: Uint8Array[] = [];
 
   #send(f: EgressFrame): number {
@@ -199,7 +208,8 @@ export class ShardRig {
       packet[csumAt + f.checksumField] = sum >>> 8;
       packet[csumAt + f.checksumField + 1] = sum & 0xff;
     }
-    this.sent.push({ bytes: packet, etherType: f.etherType, gsoSize: f.gsoSize });
+    const mac = this.#destination === null ? undefined : Uint8Array.from(this.#destination);
+    this.sent.push({ bytes: packet, etherType: f.etherType, gsoSize: f.gsoSize, mac });
     return 0;
   }
 

@@ -9,6 +9,7 @@ import * as cmsg from '../../src/sys/cmsg.ts';
 import * as constants from '../../src/sys/constants.ts';
 import * as epoll from '../../src/sys/epoll.ts';
 import * as inotify from '../../src/sys/inotify.ts';
+import * as multicast from '../../src/sys/multicast.ts';
 import * as socket from '../../src/sys/socket.ts';
 import { syscallNames, syscallNumber } from '../../src/sys/syscall-numbers.ts';
 import { VNET_HDR_BYTES } from '../../src/sys/tap.ts';
@@ -45,6 +46,7 @@ const groups: { headers: string[]; prefixes: string[] }[] = [
       'IPPROTO_',
       'IP_',
       'IPV6_',
+      'MCAST_',
     ],
   },
   { headers: ['linux/icmp.h', 'linux/icmpv6.h'], prefixes: ['ICMP_', 'ICMPV6_'] },
@@ -139,6 +141,13 @@ const layouts: { headers: string[]; expected: Record<string, number> }[] = [
       'sizeof(struct linger)': socket.LINGER_BYTES,
       'sizeof(struct in_pktinfo)': cmsg.IN_PKTINFO_BYTES,
       'sizeof(struct in6_pktinfo)': cmsg.IN6_PKTINFO_BYTES,
+      'sizeof(struct group_req)': multicast.GROUP_REQ_BYTES,
+      'offsetof(struct group_req, gr_group)': 8,
+      'offsetof(struct group_filter, gf_slist)': multicast.GROUP_FILTER_BYTES,
+      'offsetof(struct group_filter, gf_group)': 8,
+      'offsetof(struct group_filter, gf_fmode)': 136,
+      'offsetof(struct group_filter, gf_numsrc)': 140,
+      'sizeof(struct sockaddr_storage)': multicast.SOCKADDR_STORAGE_BYTES,
       'sizeof(struct ip_mreqn)': socket.IP_MREQN_BYTES,
       'sizeof(struct ipv6_mreq)': socket.IPV6_MREQ_BYTES,
       'sizeof(struct { struct timeval t; })': 16,

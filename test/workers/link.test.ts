@@ -50,6 +50,12 @@ const TO_HOST: readonly [string, Write][] = [
     'openUdp flow 3 from 10.0.2.15:5000 to 192.0.2.1:53000 behind interface 7',
     (out) => toHost.openUdpWrite(out, 3, PORTS >>> 0, V4, 4, V4, 8, 7, false),
   ],
+  [
+    'openUdp flow 3 from 10.0.2.15:5000 to 192.0.2.1:53000, gro, group kind 1',
+    (out) => toHost.openUdpWrite(out, 3, PORTS >>> 0, V4, 4, V4, 8, 0, true, 1),
+  ],
+  ['group 192.0.2.1 exclude', (out) => toHost.groupWrite(out, false, 0, 0, V4, 4, V4, 8)],
+  ['group 2001:db8::1 include, 1 of 3: fd00::15', (out) => toHost.groupWrite(out, true, 3, 1, V6, 4, V6, 8)],
   ['openUdp flow 3 to 192.0.2.1:53', (out) => toHost.openOwnUdpWrite(out, 3, V4, 4, 53, 0)],
   ['openPing flow 3 to 192.0.2.1', (out) => toHost.openPingWrite(out, 3, 4, V4, 4)],
   ['adopt flow 3, token 17', (out) => toHost.adoptWrite(out, 3, 17)],
@@ -156,6 +162,10 @@ const TO_SHARD: readonly [string, Write][] = [
   [
     'unsolicitedDatagram, 192.0.2.1:53000 to 10.0.2.15:5000, 100 bytes, segments of 50',
     (out) => toShard.unsolicitedDatagramWrite(out, 5, NO_SLOT, 128, 100, 50, PORTS >>> 0, V4, 4, 8),
+  ],
+  [
+    'groupDatagram, 192.0.2.1:53000 to 10.0.2.15:5000, 100 bytes, ttl 255',
+    (out) => toShard.groupDatagramWrite(out, 5, NO_SLOT, 128, 100, 255, PORTS >>> 0, V4, 4),
   ],
   [
     `icmpError flow 3, errno ${Errno.EHOSTUNREACH}, quotes 40 bytes`,

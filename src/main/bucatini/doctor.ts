@@ -13,6 +13,7 @@ import { availableParallelism, release } from 'node:os';
 import { programCommand } from '#runtime/program';
 import { kernelAtLeast } from '../../sys/kernel-version.ts';
 import type { ThreadsPlan } from '../../workers/engine-plan.ts';
+import { multicastPlan } from '../host/group-limit.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { ownThreads } from '../host/threads.ts';
 import { findProgram } from '../process/command.ts';
@@ -67,6 +68,7 @@ export function* examine(): Generator<Finding> {
   yield checkIpv6();
   yield checkResolvers();
   yield checkPorts();
+  yield checkMulticast();
   yield ok('packet threads', threadsText(ownThreads(), availableParallelism()));
 }
 
@@ -85,6 +87,15 @@ function checkPorts(): Finding {
   return note(
     'ports',
     `may be published from ${start} on; for lower ones, as root: sysctl -w net.ipv4.ip_unprivileged_port_start=80`,
+  );
+}
+
+/** What --multicast would do: it is the one option that opens the discovery of a network to the namespace. */
+function checkMulticast(): Finding {
+  const { maxGroups } = multicastPlan({ all: true, groups: [] })!;
+  return ok(
+    'multicast',
+    `dropped unless --multicast is given, which opens the discovery of this host's network to the namespace; then up to ${maxGroups} groups (net.ipv4.igmp_max_memberships)`,
   );
 }
 

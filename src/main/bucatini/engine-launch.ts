@@ -2,7 +2,12 @@
  * The part of the start that `run` and `attach` have in common (host/start.ts): from Settings to an engine.
  */
 import type { EngineHandle } from '../../workers/engine.ts';
-import { DEFAULT_POLICY, type EnginePlan, type ListenerPlan } from '../../workers/engine-plan.ts';
+import {
+  DEFAULT_POLICY,
+  type EnginePlan,
+  type ListenerPlan,
+  type MulticastPlan,
+} from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import { startedThreads } from '../../workers/placement.ts';
 import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
@@ -11,6 +16,7 @@ import { parseImpairment } from '../cli/impairment.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
+import { multicastPlan } from '../host/group-limit.ts';
 import { portCount } from '../host/host-ports.ts';
 import { type Log, makeLog } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
@@ -47,12 +53,14 @@ function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
  * @param netns    the TAP and the network that the set-up made
  * @param keys     random keys (engineKeys)
  * @param sockets  makes sockets inside, if the loopback path is used (socketSource)
+ * @param multicast  of --multicast
  */
 function enginePlan(
   settings: Settings,
   netns: NetnsTap,
   keys: EngineKeys,
   sockets?: SharedArrayBuffer,
+  multicast?: MulticastPlan,
 ): EnginePlan {
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
   return {
@@ -64,6 +72,7 @@ function enginePlan(
         outboundInterface4: settings.outboundInterface,
         outboundInterface6: settings.outboundInterface,
       }),
+      ...(multicast && { multicast }),
     },
     listeners: published(settings),
     ...(settings.apiSocket !== undefined && {
@@ -119,11 +128,14 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   readonly netns: Netns<NetnsJob, NetnsTap>;
   readonly job: NetnsJob;
   readonly #start: SettingsStart;
+  /** Its limit is the host's, read before the main thread enters the namespace. */
+  readonly #multicast: MulticastPlan | undefined;
   #printStats: (engine: EngineHandle) => void = () => {};
 
   constructor(start: SettingsStart) {
     const { settings, target, sockets } = start;
     this.#start = start;
+    this.#multicast = multicastPlan(settings.multicast);
     this.log = makeLog(settings.logLevel);
     this.booted = start.booted;
     this.netns = chooseNetns(settings);
@@ -133,7 +145,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
 
   plan(made: NetnsTap, engine: EngineLoaded): EnginePlan {
     const { settings, sockets } = this.#start;
-    return enginePlan(settings, made, engine.engineKeys(), sockets);
+    return enginePlan(settings, made, engine.engineKeys(), sockets, this.#multicast);
   }
 
   configured(notes: readonly string[]): void {

@@ -12,6 +12,7 @@
 import { MAX_LANES } from '../../ring/layout.ts';
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
+import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import { API_SOCKET_HELP, fieldsOf, namesOf } from '../cli/option-fields.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
 import {
@@ -52,6 +53,8 @@ export interface Settings {
   /** False: leave the interface down and without addresses, for a DHCP client or SLAAC inside. */
   readonly configure: boolean;
   readonly outboundInterface?: string;
+  /** Absent: no multicast. */
+  readonly multicast?: MulticastChoice;
   readonly hostLoopback4?: string;
   readonly hostLoopback6?: string;
   readonly publish: readonly ListenerPlan[];
@@ -233,6 +236,18 @@ export const OPTIONS: readonly OptionSpec[] = [
       }
       const parsed = parseUnicast(text);
       setOnce(draft, parsed.family === 4 ? 'hostLoopback4' : 'hostLoopback6', parsed.address, parsed.family);
+    },
+  },
+  {
+    name: 'multicast',
+    value: 'all|GROUP[:PORT],…',
+    group: 'Connections',
+    help: `${MULTICAST_HELP} (docs/multicast.md)`,
+    default: 'no multicast: such datagrams are dropped',
+    repeatable: true,
+    commands: ENGINE,
+    set: (draft, text) => {
+      draft.multicast = addMulticast(draft.multicast, parseMulticast(text));
     },
   },
   {

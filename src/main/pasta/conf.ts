@@ -2,6 +2,7 @@
  * The command line of `pasta` as data: the options (`PastaConf`), what to connect (`PastaTarget`), and the
  * draft that the table of options.ts fills.
  */
+import type { MulticastChoice } from '../cli/multicast.ts';
 import { DEFAULT_MTU } from '../cli/values.ts';
 
 const DEFAULT_LOG_BYTES = 1024 * 1024;
@@ -85,6 +86,8 @@ export interface PastaConf {
   readonly runas?: string;
   readonly confPath?: string;
   readonly apiSocket?: string;
+  /** Absent: no multicast. */
+  readonly multicast?: MulticastChoice;
   readonly pcap?: string;
   readonly pidFile?: string;
   /** Descriptor that carries the frames; no interface is made. */

@@ -3,6 +3,7 @@ import {
   DEFAULT_POLICY,
   type EnginePlan,
   type ListenerPlan,
+  type MulticastPlan,
   type ServicePolicy,
 } from '../../workers/engine-plan.ts';
 import { parseImpairment } from '../cli/impairment.ts';
@@ -30,13 +31,14 @@ export function pastaEnginePlan(
   sockets: SharedArrayBuffer | undefined,
   keys: Pick<EnginePlan, 'hashKey' | 'isnKey'>,
   logLevel: EnginePlan['logLevel'],
+  multicast: MulticastPlan | undefined,
 ): EnginePlan {
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
   return {
     // With --splice-only there is no TAP but only loopback ports: one thread is enough.
     ...threadsAndPool(ownThreads(), made.tap),
     addresses: made.network.addresses,
-    policy: policyOf(conf, made),
+    policy: { ...policyOf(conf, made), ...(multicast && { multicast }) },
     listeners,
     listenerCapacity: MAX_LISTENING,
     ...(sockets && { splice: { sockets, hostLoToNsLo: conf.hostLoToNsLo } }),

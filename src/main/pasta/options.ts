@@ -7,6 +7,7 @@
  * port-spec.ts parses them when the addresses are known.
  */
 import type { OptionShape } from '../cli/getopt.ts';
+import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
 import { API_SOCKET_HELP, fieldsOf } from '../cli/option-fields.ts';
 import {
   DEFAULT_MTU,
@@ -193,6 +194,16 @@ const ENTRIES: readonly Entry[] = [
     help: `${API_SOCKET_HELP}; requests as in slirp4netns(1). passt's pasta does not have this option.`,
     set: (d, text, written) => {
       d.apiSocket = named(written, text, parseSocketPath);
+    },
+  },
+  {
+    name: 'multicast',
+    ours: true,
+    value: 'all|GROUP[:PORT],…',
+    group: 'Services',
+    help: `${MULTICAST_HELP} passt's pasta does not have this option.`,
+    set: (d, text, written) => {
+      d.multicast = addMulticast(d.multicast, named(written, text, parseMulticast));
     },
   },
   { name: 'help', short: 'h', group: 'General', help: 'Print this text and exit.' },

@@ -18,12 +18,13 @@ import { Errno } from '../../sys/constants.ts';
 import { strerrorOf } from '../../sys/error.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
-import type { EnginePlan } from '../../workers/engine-plan.ts';
+import type { EnginePlan, MulticastPlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { UsageError } from '../cli/values.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
+import { multicastPlan } from '../host/group-limit.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { NetnsHere } from '../host/netns.ts';
@@ -89,6 +90,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   readonly startCommand: ((namespaceFd: number) => void) | undefined;
   readonly #start: PastaStart;
   readonly #rules: PortRules;
+  /** Its limit is the host's, read before the main thread enters the namespace. */
+  readonly #multicast: MulticastPlan | undefined;
   readonly #pidFd: number | undefined;
   /** Path of the namespace to connect; undefined: a new one. */
   readonly #path: string | undefined;
@@ -113,6 +116,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     const { conf, target } = start;
     this.#start = start;
     this.#rules = rules;
+    this.#multicast = multicastPlan(conf.multicast);
     this.#pidFd = pidFd;
     this.#path = targetPath(target);
     if (this.#path !== undefined && conf.netnsQuit) {
@@ -166,7 +170,15 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     const listeners = forwarder.listeners();
     if (conf.confPath !== undefined) await this.#listenForControl(conf.confPath, forwarder);
     return {
-      ...pastaEnginePlan(conf, made, listeners, sockets, engine.engineKeys(), this.#start.log.upTo),
+      ...pastaEnginePlan(
+        conf,
+        made,
+        listeners,
+        sockets,
+        engine.engineKeys(),
+        this.#start.log.upTo,
+        this.#multicast,
+      ),
       changesUser: this.#start.runAs !== undefined,
     };
   }

@@ -1,5 +1,5 @@
 /** From options and the TAP to an engine plan. Reads the number of processors, otherwise pure. */
-import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan, type MulticastPlan } from '../../workers/engine-plan.ts';
 import { parseImpairment } from '../cli/impairment.ts';
 import { ownThreads, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
@@ -24,6 +24,7 @@ export function slirpEnginePlan(
   keys: Pick<EnginePlan, 'hashKey' | 'isnKey'>,
   listenerCapacity: number,
   hostResolvers: readonly string[],
+  multicast: MulticastPlan | undefined,
 ): EnginePlan {
   const { gateway, dns, dhcpBegin, guest } = networkAddresses(conf.network);
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
@@ -71,6 +72,7 @@ export function slirpEnginePlan(
       outboundToLoopback: true,
       ...(conf.outbound4 !== undefined && { outboundAddress4: conf.outbound4 }),
       ...(conf.outbound6 !== undefined && { outboundAddress6: conf.outbound6 }),
+      ...(multicast && { multicast }),
     },
     listeners: [],
     listenerCapacity,

@@ -5,8 +5,9 @@
 import { ipv4Parse } from '../../proto/ipv4.ts';
 import { IFNAMSIZ } from '../../sys/constants.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
+import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import { fieldsOf } from '../cli/option-fields.ts';
-import { addressOf, MAX_MTU, requireUtf8, UsageError } from '../cli/values.ts';
+import { addressOf, MAX_MTU, named, requireUtf8, UsageError } from '../cli/values.ts';
 import { Message } from './messages.ts';
 
 const DEFAULT_MTU = 1500;
@@ -39,6 +40,8 @@ export interface SlirpConf {
   readonly network: Network;
   readonly ipv6: boolean;
   readonly apiSocket?: string;
+  /** Absent: no multicast. */
+  readonly multicast?: MulticastChoice;
   readonly hostLoopback: boolean;
   readonly outbound4?: string;
   readonly outbound6?: string;
@@ -119,6 +122,15 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
     value: 'PATH',
     help: 'Unix socket for requests while running, for example to forward ports of the host.',
     set: verbatim('apiSocket'),
+  },
+  {
+    name: 'multicast',
+    ours: true,
+    value: 'all|GROUP[:PORT],…',
+    help: `${MULTICAST_HELP} The original does not have this option.`,
+    set: (d, text) => {
+      d.multicast = addMulticast(d.multicast, named('--multicast', text, parseMulticast));
+    },
   },
   {
     name: 'cidr',

@@ -15,7 +15,7 @@ import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
-import type { EnginePlan } from '../../workers/engine-plan.ts';
+import type { EnginePlan, MulticastPlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import { FRAME_PEER_GONE } from '../../workers/tap/frame-peer.ts';
 import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
@@ -24,6 +24,7 @@ import type { ApiSocket } from '../api/socket.ts';
 import { SOCKET_PATH_BYTES } from '../cli/values.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
+import { multicastPlan } from '../host/group-limit.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { NetnsHere } from '../host/netns.ts';
@@ -64,6 +65,8 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   );
   readonly job: SlirpJob;
   readonly #conf: SlirpConf;
+  /** Its limit is the host's, read before the main thread enters the namespace. */
+  readonly #multicast: MulticastPlan | undefined;
   readonly #version: () => string;
   /** The namespace as it is before it is entered; undefined: there is none. */
   readonly #held: HeldNamespace | undefined;
@@ -76,6 +79,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     this.booted = booted;
     this.job = { conf, tapQueues: tapQueues(ownThreads(), true) };
     this.#conf = conf;
+    this.#multicast = multicastPlan(conf.multicast);
     this.#version = version;
     if (conf.target.kind === 'netns') {
       const { path, pid } = conf.target;
@@ -92,7 +96,14 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     const given = this.#nameservers.some((text) => text.includes('%'))
       ? withIndexes(this.#nameservers, host.links())
       : this.#nameservers;
-    this.#plan = slirpEnginePlan(this.#conf, made, engine.engineKeys(), MAX_ADDED_PORTS, given);
+    this.#plan = slirpEnginePlan(
+      this.#conf,
+      made,
+      engine.engineKeys(),
+      MAX_ADDED_PORTS,
+      given,
+      this.#multicast,
+    );
     return this.#plan;
   }
 

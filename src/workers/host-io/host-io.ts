@@ -10,6 +10,7 @@ import { Errno } from '../../sys/constants.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from '../engine-plan.ts';
 import { Addressing } from '../flow/addressing.ts';
 import type { FlowOwners } from '../flow/flow-owner.ts';
+import { groupRulesOf } from '../flow/group-rules.ts';
 import { linkFlow, linkOp, linkSlotA, linkSlotB } from '../link/descriptor.ts';
 import type { LoopbackPath } from '../link/loopback.ts';
 import type { ReaderReturns } from '../link/reader-returns.ts';
@@ -21,10 +22,11 @@ import type { Notices } from '../thread/notices.ts';
 import type { Carried, Stage } from '../thread/stage.ts';
 import type { HostContext } from './context.ts';
 import { DatagramSockets } from './datagram/sockets.ts';
+import { GROUP_SOCKETS, GroupSockets } from './group-sockets.ts';
 import { StreamSockets } from './stream/sockets.ts';
 
 /** `loopback`: a listener inside the guest's namespace, which belongs to the splice stage (LoopbackPath). */
-const Module = { none: 0, stream: 1, datagram: 2, loopback: 3 } as const;
+const Module = { none: 0, stream: 1, datagram: 2, loopback: 3, group: 4 } as const;
 
 export interface HostIoOptions {
   readonly plan: EnginePlan;
@@ -60,6 +62,8 @@ export class HostIo implements Stage {
   readonly #addressing: Addressing;
   readonly #streams: StreamSockets;
   readonly #datagrams: DatagramSockets;
+  /** Null without multicast, and in all lanes but the first. */
+  readonly #groups: GroupSockets | null;
   /** By token: a value of Module. */
   readonly #module: Uint8Array;
   readonly #flows: number;
@@ -83,12 +87,16 @@ export class HostIo implements Stage {
     const capacity = options.listens ? listenerCapacity : 0;
     const gids = this.#listenerBase + capacity;
     const sids = DatagramSockets.sids(this.#listenerBase, gids);
-    this.#module = new Uint8Array(sids);
-    // Behind flows and listeners: the sockets that flows share.
-    this.#module.fill(Module.datagram, gids);
-    this.#marked = new Uint8Array(sids);
-    this.#ready = new Int32Array(sids);
-    this.#readyNext = new Int32Array(sids);
+    const hasGroups = options.listens && options.plan.tap !== undefined;
+    const rules = hasGroups ? groupRulesOf(options.plan) : null;
+    const tokens = sids + (rules === null ? 0 : GROUP_SOCKETS);
+    this.#module = new Uint8Array(tokens);
+    // Behind flows and listeners: the sockets that flows share, then those of multicast groups.
+    this.#module.fill(Module.datagram, gids, sids);
+    this.#module.fill(Module.group, sids);
+    this.#marked = new Uint8Array(tokens);
+    this.#ready = new Int32Array(tokens);
+    this.#readyNext = new Int32Array(tokens);
     const { toShards, acceptedTo, toReaders, owners, ownership, pool } = options;
     this.#links = [...new Set([...toShards, ...acceptedTo])];
     const flows = this.#flows;
@@ -123,7 +131,8 @@ export class HostIo implements Stage {
     const addressing = new Addressing(options.plan.addresses, options.plan.policy, options.seen);
     this.#addressing = addressing;
     this.#streams = new StreamSockets(this.#ctx, addressing, this.#listenerBase, capacity);
-    this.#datagrams = new DatagramSockets(this.#ctx, addressing, gids);
+    this.#groups = rules === null ? null : new GroupSockets(this.#ctx, rules, sids);
+    this.#datagrams = new DatagramSockets(this.#ctx, addressing, gids, this.#groups);
     this.#listeners = new ListenerTable(
       {
         open: (id, plan, port) => this.#openListener(id, plan, port),
@@ -163,6 +172,7 @@ export class HostIo implements Stage {
   hostChanged(change: HostChange): void {
     this.#addressing.hostChanged(change);
     this.#streams.hostChanged(change);
+    this.#groups?.hostChanged(change);
     this.#datagrams.hostChanged(change);
   }
 
@@ -204,6 +214,7 @@ export class HostIo implements Stage {
     const module = this.#module[gid];
     if (module === Module.stream) this.#streams.onEvents(gid, events);
     else if (module === Module.datagram) this.#datagrams.onEvents(gid, events);
+    else if (module === Module.group) this.#groups!.onEvents(gid);
   }
 
   hasInput(): boolean {
@@ -235,6 +246,7 @@ export class HostIo implements Stage {
     for (let shard = 0; shard < this.#o.fromShards.length; shard++) work += this.#commands(shard);
     this.#datagrams.flush();
     this.#datagrams.resume();
+    this.#groups?.resume();
     const n = this.#readyCount;
     if (n > 0) {
       const list = this.#ready;
@@ -246,6 +258,7 @@ export class HostIo implements Stage {
         this.#marked[gid] = 0;
         if (this.#module[gid] === Module.stream) this.#streams.onReady(gid);
         else if (this.#module[gid] === Module.datagram) this.#datagrams.onReady(gid);
+        else if (this.#module[gid] === Module.group) this.#groups!.onReady(gid);
       }
       work += n;
     }
@@ -295,6 +308,9 @@ export class HostIo implements Stage {
           if (op !== ToHost.sendFromListener) this.#module[gid] = Module.datagram;
           this.#datagrams.command(op, words, at, gid);
           break;
+        case ToHost.group:
+          this.#groups!.command(words, at);
+          break;
         case ToHost.sendDatagram:
           this.#datagrams.command(op, words, at, gid);
           break;
@@ -319,5 +335,6 @@ export class HostIo implements Stage {
   close(): void {
     this.#streams.closeAll();
     this.#datagrams.closeAll();
+    this.#groups?.closeAll();
   }
 }

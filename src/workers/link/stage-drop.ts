@@ -7,7 +7,7 @@
 export const StageDrop = {
   /** A destination that the guest cannot reach: loopback, unspecified, port 0. */
   destination: -64,
-  /** Multicast and broadcast, which are not carried. */
+  /** To a multicast group or broadcast address that is not carried (--multicast). */
   group: -65,
   /** The flow table is full. */
   flowTableFull: -66,
@@ -43,6 +43,10 @@ export const StageDrop = {
   switchedOff: -81,
   /** A UDP peer that the guest has not spoken to from this port (ServicePolicy.udpFiltering). */
   unsolicited: -82,
+  /** To a group that the guest is a member of: more datagrams than it may get in a second. */
+  groupRate: -83,
+  /** To a group that the guest is a member of: from a source that the guest does not hear. */
+  groupSource: -84,
 } as const;
 export type StageDrop = (typeof StageDrop)[keyof typeof StageDrop];
 

@@ -3,7 +3,7 @@
  *
  *                     +1         +2, +3  +4      +5     +6                +7         +8 .. +11       +12 .. +15
  *   openTcp           flow       -       zone    -      port << 16 | tos  -          remote          -
- *   openUdp           flow       -       zone    -      ports             gro        remote          guest
+ *   openUdp           flow       -       zone    -      ports             gro, kind  remote          guest
  *   openPing          flow       -       -       -      family            -          remote          -
  *   adopt             flow       -       -       -      token
  *   refuse            0          -       -       -      token
@@ -18,7 +18,9 @@
  *   sendFromListener  interface  slots   offset  bytes  port << 16 | tos  listener   remote          local
  *   setTos            flow       -       -       -      tos               family
  *   keepAlive         flow       -       -       -      seconds
+ *   group             0          -       mode    count  index             -          group           source
  *
+ *   gro, kind | 0 ... | GroupKind 2 bits | gro 1 bit |
  *   options   | 0 ... | 1 bit: tos is set | tos 8 bits | 0 ... | SendFragment 2 bits | ttl 8 bits |
  *             bit 24                         16                  8                     0
  *             0 in ttl or SendFragment: unchanged
@@ -68,6 +70,11 @@ export const ToHost = {
   setTos: 17,
   /** Have the kernel send keep-alives on a stream socket as often as the guest does. */
   keepAlive: 18,
+  /**
+   * The guest's membership of a multicast group has changed: the whole source filter, one message for each
+   * source. To include no source is to leave the group.
+   */
+  group: 19,
 } as const;
 export type ToHost = (typeof ToHost)[keyof typeof ToHost];
 
@@ -103,12 +110,13 @@ export function openTcpWrite(
 }
 
 /**
- * Nine parameters: no two of them belong together.
+ * Ten parameters: no two of them belong together.
  * @param ports  remote << 16 | the guest's, which the host's socket gets too if it is free
  * @param remote,r  host-side address
  * @param guest,g  address of the guest: with the guest's port it is the endpoint that has the socket
  * @param zone  as in openTcpWrite()
  * @param gro  datagrams may come several to a message (UDP_GRO)
+ * @param group  GroupKind of the remote address
  */
 export function openUdpWrite(
   out: DescriptorOut,
@@ -120,12 +128,13 @@ export function openUdpWrite(
   g: number,
   zone: number,
   gro: boolean,
+  group = 0,
 ): void {
   const at = reserveBare(out, ToHost.openUdp, flow);
   const w = out.words;
   w[at + 4] = zone;
   w[at + 6] = ports;
-  w[at + 7] = gro ? 1 : 0;
+  w[at + 7] = (gro ? 1 : 0) | (group << 1);
   addressCopy(remote, r, w, at + 8);
   addressCopy(guest, g, w, at + 12);
   out.commit();
@@ -178,7 +187,9 @@ export const openTcpTos = (w: Uint32Array, at: number): number => w[at + 6]! & 0
 export const openUdpGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
 /** Index of the guest's address in the ring's words; valid when openUdpGuestPort() is not 0. */
 export const openUdpGuestAt = (at: number): number => at + 12;
-export const openUdpGro = (w: Uint32Array, at: number): boolean => w[at + 7] === 1;
+export const openUdpGro = (w: Uint32Array, at: number): boolean => (w[at + 7]! & 1) !== 0;
+/** GroupKind of the remote address. */
+export const openUdpGroup = (w: Uint32Array, at: number): number => w[at + 7]! >>> 1;
 export const openPingFamily = (w: Uint32Array, at: number): 4 | 6 => (w[at + 6] === 4 ? 4 : 6);
 
 // --------------------------------------------------------------------------------------------------- streams
@@ -417,6 +428,44 @@ export function takeOverWrite(out: DescriptorOut, flow: number, state: Uint32Arr
 /** Index of the socket's state in the ring's words. */
 export const takeOverStateAt = (at: number): number => at + 4;
 
+// -------------------------------------------------------------------------------------------------- multicast
+
+/**
+ * One source of the guest's filter for a group. Without sources there is one message all the same.
+ * @param isInclude  the guest hears these sources only; else all but these
+ * @param count  number of sources
+ * @param index  of this source, from 0 on, in order
+ * @param group,g  the group: four words from group[g] on
+ * @param source,s  the source, without sources any four words
+ */
+export function groupWrite(
+  out: DescriptorOut,
+  isInclude: boolean,
+  count: number,
+  index: number,
+  group: Uint32Array,
+  g: number,
+  source: Uint32Array,
+  s: number,
+): void {
+  const at = reserveBare(out, ToHost.group, 0);
+  const w = out.words;
+  w[at + 4] = isInclude ? 1 : 0;
+  w[at + 5] = count;
+  w[at + 6] = index;
+  addressCopy(group, g, w, at + 8);
+  addressCopy(source, s, w, at + 12);
+  out.commit();
+}
+
+export const groupIsInclude = (w: Uint32Array, at: number): boolean => w[at + 4] === 1;
+export const groupSourceCount = (w: Uint32Array, at: number): number => w[at + 5]!;
+export const groupSourceIndex = (w: Uint32Array, at: number): number => w[at + 6]!;
+/** Index of the group in the ring's words. */
+export const groupAt = (at: number): number => at + 8;
+/** Index of the source in the ring's words. */
+export const groupSourceAt = (at: number): number => at + 12;
+
 // ------------------------------------------------------------------------------------------------------ text
 
 /** For tests: a descriptor as one line, without its slots: "sendDatagram flow 3, 100 bytes, ttl 7". */
@@ -432,7 +481,8 @@ export function toHostText(w: Uint32Array, at = 0): string {
       const port = openUdpGuestPort(w, at);
       const from = port === 0 ? '' : ` from ${endpointText(w, openUdpGuestAt(at), port)}`;
       const gro = openUdpGro(w, at) ? ', gro' : '';
-      return `${flow}${from} to ${remoteText(w, at)}${zoneText(openZone(w, at))}${gro}`;
+      const group = clause(openUdpGroup(w, at), (kind) => `group kind ${kind}`);
+      return `${flow}${from} to ${remoteText(w, at)}${zoneText(openZone(w, at))}${gro}${group}`;
     }
     case ToHost.openPing:
       return `${flow} to ${addressText(w, openRemoteAt(at))}`;
@@ -458,6 +508,14 @@ export function toHostText(w: Uint32Array, at = 0): string {
       return `${name} ${slotsText(w, at)}`;
     case ToHost.sendDatagram:
       return `${flow}, ${bytes}${datagramText(w, at)}`;
+    case ToHost.group: {
+      const sources = groupSourceCount(w, at);
+      const of =
+        sources === 0
+          ? ''
+          : `, ${groupSourceIndex(w, at)} of ${sources}: ${addressText(w, groupSourceAt(at))}`;
+      return `${name} ${addressText(w, groupAt(at))} ${groupIsInclude(w, at) ? 'include' : 'exclude'}${of}`;
+    }
     case ToHost.sendFromListener: {
       const from = addressText(w, sendFromListenerLocalAt(at));
       const to = endpointText(w, sendFromListenerRemoteAt(at), sendFromListenerPort(w, at));

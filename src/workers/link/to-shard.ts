@@ -17,6 +17,7 @@
  *                                                                      tos << 24
  *   unsolicited-      0          slots   offset  bytes  ports          gso size,  peer               guest
  *     Datagram                                                         tos << 16
+ *   groupDatagram     0          slots   offset  bytes  ports          ttl        peer               group
  *   icmpError         flow       A       offset  bytes  type, code     info       offender           errno, sequence
  *   movedFlow         part       -       12 words of the flow's state
  *   movedBucket       bucket
@@ -67,6 +68,8 @@ export const ToShard = {
   movedBucket: 15,
   /** Where in the stream the peer's urgent byte is; comes before the `data` that has this byte. */
   urgent: 16,
+  /** A datagram to a multicast group or broadcast address. */
+  groupDatagram: 17,
 } as const;
 export type ToShard = (typeof ToShard)[keyof typeof ToShard];
 
@@ -413,10 +416,11 @@ export const listenerDatagramTos = (w: Uint32Array, at: number): number => w[at 
 export const listenerDatagramLocalAt = (at: number): number => at + 12;
 
 /**
- * For listenerDatagram and unsolicitedDatagram: index of the peer's host-side address in the ring's words.
+ * For listenerDatagram, unsolicitedDatagram and groupDatagram: index of the peer's host-side address in the
+ * ring's words.
  */
 export const datagramPeerAt = (at: number): number => at + 8;
-/** For listenerDatagram and unsolicitedDatagram. */
+/** For listenerDatagram, unsolicitedDatagram and groupDatagram. */
 export const datagramPeerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
 /** For listenerDatagram: the listener's target port. For unsolicitedDatagram: the guest endpoint's port. */
 export const datagramGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
@@ -451,6 +455,37 @@ export function unsolicitedDatagramWrite(
 }
 
 export const unsolicitedDatagramTos = (w: Uint32Array, at: number): number => w[at + 7]! >>> 16;
+
+/**
+ * Passes the slots on. Nine parameters: payload and ttl as in datagramWrite(), sender and destination.
+ * @param ports  peer's << 16 | the group's
+ * @param addresses,a  host-side address of the peer at addresses[a], and at addresses[a + 4] the group
+ */
+export function groupDatagramWrite(
+  out: DescriptorOut,
+  slotA: number,
+  slotB: number,
+  slotOffset: number,
+  bytes: number,
+  ttl: number,
+  ports: number,
+  addresses: Uint32Array,
+  a: number,
+): void {
+  const at = reserveWithSlots(out, ToShard.groupDatagram, 0, slotA, slotB, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = ports;
+  w[at + 7] = ttl;
+  addressCopy(addresses, a, w, at + 8);
+  addressCopy(addresses, a + 4, w, at + 12);
+  out.commit();
+}
+
+export const groupDatagramTtl = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const groupDatagramPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
+/** Index of the group in the ring's words. */
+export const groupDatagramGroupAt = (at: number): number => at + 12;
+
 /** Index of the guest's address in the ring's words. */
 export const unsolicitedDatagramGuestAt = (at: number): number => at + 12;
 
@@ -541,6 +576,11 @@ export function toShardText(w: Uint32Array, at = 0): string {
       const to = endpointText(w, unsolicitedDatagramGuestAt(at), datagramGuestPort(w, at));
       const tos = tosText(unsolicitedDatagramTos(w, at));
       return `${name}, ${from} to ${to}, ${bytes}${tos}${segmentsText(datagramGsoSize(w, at))}`;
+    }
+    case ToShard.groupDatagram: {
+      const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
+      const to = endpointText(w, groupDatagramGroupAt(at), groupDatagramPort(w, at));
+      return `${name}, ${from} to ${to}, ${bytes}${clause(groupDatagramTtl(w, at), (ttl) => `ttl ${ttl}`)}`;
     }
     case ToShard.icmpError:
       return `${flow}, ${errorText(w, at)}`;

@@ -76,6 +76,8 @@ export class GuestLink {
   readonly #pcap: PcapWriter | null;
   readonly #iov = new NativeBuffer((1 + MAX_PIECES) * IOVEC_BYTES);
   readonly #room: FrameRoom | null;
+  /** Where frames go: `guestMac`, or what sendTo() has set. */
+  #destination: Uint8Array;
   readonly #zeros = new NativeBuffer(ETH_MIN_FRAME_BYTES);
   /** Number of pieces after the first one, in #iov from its second entry on. */
   #pieces = 0;
@@ -87,6 +89,7 @@ export class GuestLink {
     this.#counters = o.counters;
     this.mac = o.mac;
     this.guestMac = o.guestMac;
+    this.#destination = o.guestMac;
     this.hasVnet = o.vnetHdrBytes === 12;
     this.uso = o.uso && this.hasVnet;
     this.bigTcp = o.bigTcp && this.hasVnet;
@@ -111,7 +114,7 @@ export class GuestLink {
     const pieces = this.#pieces;
     this.#pieces = 0;
     const ethAt = f.at - ETH_BYTES;
-    etherWrite(this.#u8, ethAt, this.guestMac, this.mac, f.etherType);
+    etherWrite(this.#u8, ethAt, this.#destination, this.mac, f.etherType);
     let at = ethAt;
     let frontBytes = ETH_BYTES + bytes;
     if (this.hasVnet) {
@@ -134,6 +137,11 @@ export class GuestLink {
     this.#counters[Counter.framesToGuest]!++;
     this.#counters[Counter.bytesToGuest]! += bytes + moreBytes;
     return 0;
+  }
+
+  /** Send frames to this Ethernet address from now on. @param mac  six bytes, borrowed; null: the guest's */
+  sendTo(mac: Uint8Array | null): void {
+    this.#destination = mac ?? this.guestMac;
   }
 
   /**

@@ -56,7 +56,8 @@ import { NativeBuffer } from '../../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { TapEnginePlan } from '../engine-plan.ts';
 import { flowHash, type HashKey } from '../flow/flow-hash.ts';
-import type { FlowOwners } from '../flow/flow-owner.ts';
+import { FIRST_LANE, type FlowOwners } from '../flow/flow-owner.ts';
+import { GroupKind, type GroupRules, groupRulesOf } from '../flow/group-rules.ts';
 import { quotedFlow, quotedProtocol } from '../flow/quoted-flow.ts';
 import { descriptorCopy, linkSlotA, linkSlotB } from '../link/descriptor.ts';
 import type { LaneReader } from '../link/lane-reader.ts';
@@ -122,6 +123,9 @@ function bitCount(bits: number): number {
   return n;
 }
 
+/** TapReader.#udpPort of a frame whose destination is a multicast group or broadcast address. */
+const TO_GROUP = -2;
+
 export interface TapReaderOptions {
   readonly plan: TapEnginePlan;
   /** Number of the reader. The first one reassembles fragments, those of other readers too. */
@@ -181,7 +185,9 @@ export class TapReader implements Stage, LaneReader {
   #now = 0;
   /** The frame that was hashed last is a fragment. */
   #fragment = false;
-  /** Guest's port of the UDP flow of that frame, -1: it belongs to none. */
+  /** Lanes only: which destinations are groups, whose flows are all in the first lane; null: no multicast. */
+  readonly #groups: GroupRules | null;
+  /** Guest's port of the UDP flow of that frame, -1: it belongs to none, TO_GROUP: its flow is to a group. */
   #udpPort = -1;
   /** Offset in that frame of its transport header, -1: it has none. */
   #transport = -1;
@@ -201,6 +207,7 @@ export class TapReader implements Stage, LaneReader {
       counters: options.counters,
     });
     this.#hashKey = options.plan.hashKey;
+    this.#groups = options.owners.areLanes ? groupRulesOf(options.plan) : null;
     this.#wrongLaneEvery = loss?.wrongLaneEvery ?? 0;
     this.#maxForeign = foreignLimit(options.smallSlots.capacity, options.largeSlots.capacity);
   }
@@ -475,7 +482,8 @@ export class TapReader implements Stage, LaneReader {
     let bucket = 0;
     let owner = 0;
     if (owners.areLanes) {
-      bucket = this.#udpPort >= 0 ? owners.bucketOfUdp(this.#udpPort) : owners.bucketOfHash(hash);
+      if (this.#udpPort >= 0) bucket = owners.bucketOfUdp(this.#udpPort);
+      else bucket = this.#udpPort === TO_GROUP ? FIRST_LANE : owners.bucketOfHash(hash);
       owner = owners.laneOf(bucket);
       if (this.#wrongLaneEvery > 0 && ++this.#pushed % this.#wrongLaneEvery === 0)
         owner = (owner + 1) % shards.length;
@@ -640,7 +648,10 @@ export class TapReader implements Stage, LaneReader {
     if (proto === IpProtocol.tcp || proto === IpProtocol.udp) {
       if (transport + 4 > ipInA) return 0;
       ports = readU32(u8, ipAt + transport);
-      if (proto === IpProtocol.udp) this.#udpPort = ports >>> 16;
+      if (proto === IpProtocol.udp) {
+        const isGroup = this.#groups !== null && this.#groups.kindOf(words, 4) !== GroupKind.none;
+        this.#udpPort = isGroup ? TO_GROUP : ports >>> 16;
+      }
     } else if (proto === IpProtocol.icmp || proto === IpProtocol.icmpv6) {
       if (transport + 8 > ipInA) return 0;
       const icmpType = u8[ipAt + transport]!;

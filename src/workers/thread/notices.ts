@@ -19,9 +19,12 @@ export const Notice = {
   pcapLost: 8,
   queuesFull: 9,
   connectsGaveWay: 10,
+  groupsFull: 11,
+  groupRate: 12,
+  groupFailed: 13,
 } as const;
 export type Notice = (typeof Notice)[keyof typeof Notice];
-export const NOTICES = 11;
+export const NOTICES = 14;
 
 export class Notices {
   readonly #log: Log;

@@ -7,6 +7,7 @@ import type { RingProducer } from '../../ring/spsc.ts';
 import type { EnginePlan } from '../engine-plan.ts';
 import type { Addressing } from '../flow/addressing.ts';
 import type { FlowOwners } from '../flow/flow-owner.ts';
+import type { GroupRules } from '../flow/group-rules.ts';
 import type { ShardFlows } from '../flow/shard-flows.ts';
 import type { TimerWheel } from '../flow/timer-wheel.ts';
 import type { GuestLink } from '../tap/guest-link.ts';
@@ -27,6 +28,8 @@ export interface ShardContext {
   readonly counters: Float64Array;
   readonly flows: ShardFlows;
   readonly owners: FlowOwners;
+  /** Null: multicast and broadcast are not carried. */
+  readonly groups: GroupRules | null;
   readonly timers: TimerWheel;
   readonly toHost: RingProducer;
   readonly guest: GuestLink;

@@ -5,7 +5,8 @@
  *
  * A Linux guest sets DF in nearly all of its datagrams, though its MTU may be larger than the host's. DF is
  * kept only for probes with a small TTL (traceroute; decision 062): other datagrams are fragmented where the
- * host's link has a smaller MTU, as passt does.
+ * host's link has a smaller MTU, as passt does. A datagram to a multicast group is no probe: it has a small
+ * TTL because it is meant for a near network.
  */
 
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
@@ -47,16 +48,17 @@ export class SendOptions {
   /**
    * The options that have to be set before a packet of the flow is sent; they count as set from then on.
    * @param p  packet from the guest
+   * @param toGroup  its destination is a multicast group or broadcast address
    * @returns options of sendDatagramWrite()
    */
-  change(flow: number, p: Packet): number {
+  change(flow: number, p: Packet, toGroup = false): number {
     let ttl = 0;
     let fragment: SendFragment = SendFragment.unchanged;
     if (p.ttl !== this.#ttl[flow]) {
       this.#ttl[flow] = p.ttl;
       ttl = p.ttl;
     }
-    const isProbe = p.dontFragment && p.ttl < PROBE_TTL_LIMIT;
+    const isProbe = !toGroup && p.dontFragment && p.ttl < PROBE_TTL_LIMIT;
     const wanted = isProbe ? SendFragment.never : SendFragment.allowed;
     if (wanted !== this.#fragment[flow] && !isCarried(p)) {
       this.#fragment[flow] = wanted;

@@ -44,6 +44,7 @@ import { Addressing } from '../flow/addressing.ts';
 import type { FlowOwners } from '../flow/flow-owner.ts';
 import { describeEntry, FlowField, type FlowSource } from '../flow/flow-report.ts';
 import { FlowState } from '../flow/flow-state.ts';
+import { groupRulesOf } from '../flow/group-rules.ts';
 import { ShardFlows } from '../flow/shard-flows.ts';
 import { TimerWheel } from '../flow/timer-wheel.ts';
 import { linkBytes, linkFlow, linkOp, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
@@ -75,6 +76,7 @@ import type { Carried, Stage } from '../thread/stage.ts';
 import { handleArp } from './arp.ts';
 import { chatterKind4, chatterKind6, packetChatter } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS } from './context.ts';
+import { GroupMembership } from './groups.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
 import { OtherProtocols } from './other-protocols.ts';
@@ -128,6 +130,8 @@ export class Shard implements Stage, FlowSource {
   readonly #udp: UdpTranslator;
   readonly #ping: PingTranslator;
   readonly #otherProtocols: OtherProtocols;
+  /** Only in the first shard, which gets all frames without a flow, and only with multicast. */
+  readonly #groups: GroupMembership | null;
   readonly #resolvers: ResolverChoice;
   readonly #fire: (id: number) => void;
   #nextRa = 0;
@@ -206,6 +210,7 @@ export class Shard implements Stage, FlowSource {
       },
       dnsSlots: options.dnsSlots,
       owners: options.owners,
+      groups: groupRulesOf(plan),
       notices: options.notices,
     };
     this.#ctx = ctx;
@@ -216,6 +221,8 @@ export class Shard implements Stage, FlowSource {
     this.#ping = new PingTranslator(ctx);
     this.#tellRoom();
     this.#otherProtocols = new OtherProtocols(ctx);
+    const isFirst = options.shard === 0;
+    this.#groups = isFirst && ctx.groups !== null ? new GroupMembership(ctx, ctx.groups) : null;
     this.#fire = (id) => {
       const flow = Math.floor(id / TIMER_KINDS);
       const kind = id % TIMER_KINDS;
@@ -245,7 +252,8 @@ export class Shard implements Stage, FlowSource {
 
   /** Milliseconds until a timer or a router advertisement is due. */
   sleepMs(now: number): number {
-    return Math.min(this.#ctx.timers.nextDeadline(now), this.#nextRa - now);
+    const ownMs = Math.min(this.#ctx.timers.nextDeadline(now), this.#nextRa - now);
+    return this.#groups === null ? ownMs : Math.min(ownMs, this.#groups.sleepMs(now));
   }
 
   /** Take over a changed list of the host's resolvers; see Resolvers.update(). */
@@ -311,6 +319,7 @@ export class Shard implements Stage, FlowSource {
     for (let i = 0; i < fromHosts.length; i++) work += this.#takeMessages(fromHosts[i]!);
     ctx.timers.advance(now, this.#fire);
     if (now >= this.#nextRa) this.#advertise(now);
+    this.#groups?.poll(now);
     work += this.#tcp.flush();
     this.#tellRoom();
     this.#o.toHost.flush();
@@ -351,6 +360,7 @@ export class Shard implements Stage, FlowSource {
       if (op === ToShard.accepted) this.#onAccepted(words, at);
       else if (op === ToShard.listenerDatagram || op === ToShard.unsolicitedDatagram)
         this.#udp.onMessage(op, words, at);
+      else if (op === ToShard.groupDatagram) this.#groups!.onDatagram(words, at);
       else {
         switch (this.#ctx.flows.proto[linkFlow(words, at)]) {
           case IpProtocol.tcp:
@@ -536,8 +546,10 @@ export class Shard implements Stage, FlowSource {
       case IpProtocol.icmp:
         if (this.#onGuestError(p)) return packetFree(ctx, p);
         return this.#ping.onPacket(p);
-      case IpProtocol.igmp:
-        return packetChatter(ctx, p, Counter.groupReports);
+      case IpProtocol.igmp: {
+        const cause = this.#groups === null ? 0 : this.#groups.onIgmp(p);
+        return cause < 0 ? packetDiscard(ctx, p, cause) : packetChatter(ctx, p, Counter.groupReports);
+      }
       default:
         return this.#otherProtocols.refuse(p, 0);
     }
@@ -601,8 +613,12 @@ export class Shard implements Stage, FlowSource {
     if (p.transportBytesInA < 4) return packetDiscard(this.#ctx, p, Drop.short);
     const type = this.#u8[p.transportAt]!;
     if (this.#onGuestError(p)) return packetFree(this.#ctx, p);
-    if ((type >= Icmp6Type.mldQuery && type <= Icmp6Type.mldDone) || type === Icmp6Type.mld2Report)
-      return packetChatter(this.#ctx, p, Counter.groupReports);
+    if ((type >= Icmp6Type.mldQuery && type <= Icmp6Type.mldDone) || type === Icmp6Type.mld2Report) {
+      const cause = this.#groups === null ? 0 : this.#groups.onMld(p);
+      if (cause < 0) packetDiscard(this.#ctx, p, cause);
+      else packetChatter(this.#ctx, p, Counter.groupReports);
+      return;
+    }
     // The types of RFC 4861 section 4, which are consecutive numbers.
     const isNdp = type >= Icmp6Type.routerSolicitation && type <= Icmp6Type.redirect;
     if (!isNdp) return this.#ping.onPacket(p);

@@ -24,7 +24,9 @@
  * (host-io/datagram/sender.ts).
  *
  * Datagrams to broadcast and multicast addresses are dropped and counted, except for DHCP (dhcp.ts,
- * dhcpv6.ts). Queries to the dns address are handled by dns-forward.ts.
+ * dhcpv6.ts) and with policy.multicast: then such an address is the remote one of a flow like any other, and
+ * answers of any peer to the same port of the guest are unsolicited datagrams. Queries to the dns address are
+ * handled by dns-forward.ts.
  */
 
 import { addressCopy, addressEqual, familyOf, isUnspecified } from '../../proto/address.ts';
@@ -48,6 +50,7 @@ import { Destination } from '../flow/addressing.ts';
 import { FlowState } from '../flow/flow-report.ts';
 import { ADDR_WORDS, NO_FLOW } from '../flow/flow-table.ts';
 import { flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
+import { GroupKind } from '../flow/group-rules.ts';
 import { quotedFlow, quotedProtocol } from '../flow/quoted-flow.ts';
 import { Origin } from '../flow/shard-flows.ts';
 import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
@@ -178,7 +181,7 @@ export class UdpTranslator {
       return 0;
     }
     if (!ctx.plan.policy.udp) return StageDrop.switchedOff;
-    if (isGroup) {
+    if (isGroup && (srcPort === 0 || ctx.groups?.maySend(p.addr, 4, dstPort) !== true)) {
       if (!isLinkLocalGroup(p.addr, 4)) return StageDrop.group;
       ctx.counters[Counter.linkLocalDatagrams]!++;
       return 0;
@@ -188,7 +191,7 @@ export class UdpTranslator {
     p.ports = ((srcPort << 16) | dstPort) >>> 0;
     let flow: number = ctx.flows.find(p);
     if (flow < 0) {
-      const destination = ctx.addressing.classify(p.addr, 4, dstPort);
+      const destination = isGroup ? Destination.world : ctx.addressing.classify(p.addr, 4, dstPort);
       switch (destination) {
         case Destination.invalid:
           return StageDrop.destination;
@@ -283,7 +286,8 @@ export class UdpTranslator {
     const { addr } = ctx.flows;
     const ports = ctx.flows.ports[flow]!;
     const remoteAndGuest = ((ports << 16) | (ports >>> 16)) >>> 0;
-    openUdpWrite(ctx.toHost, flow, remoteAndGuest, words, w0, addr, flow * ADDR_WORDS, zone, true);
+    const group = ctx.groups?.kindOf(words, w0) ?? GroupKind.none;
+    openUdpWrite(ctx.toHost, flow, remoteAndGuest, words, w0, addr, flow * ADDR_WORDS, zone, true, group);
   }
 
   #send(flow: number, p: Packet, bytes: number): void {
@@ -301,7 +305,9 @@ export class UdpTranslator {
       sendFromListenerWrite(out, listener, zone, slotA, slotB, slotOffset, bytes, port, peer, k, p.tos);
     } else {
       const gsoSize = p.gsoType === VnetGso.udpL4 && bytes > p.gsoSize ? p.gsoSize : 0;
-      sendDatagramWrite(out, flow, slotA, slotB, slotOffset, bytes, this.#options.change(flow, p), gsoSize);
+      const toGroup = ctx.groups !== null && ctx.groups.kindOf(p.addr, 4) !== GroupKind.none;
+      const options = this.#options.change(flow, p, toGroup);
+      sendDatagramWrite(out, flow, slotA, slotB, slotOffset, bytes, options, gsoSize);
     }
     p.slotA = NO_SLOT;
     p.slotB = NO_SLOT;
@@ -344,7 +350,7 @@ export class UdpTranslator {
         break;
       case ToShard.openFailed:
         if (this.#state[flow] !== State.connected) break;
-        this.#onErrno(flow, openFailedErrno(words, at));
+        if (!this.#isToGroup(flow)) this.#onErrno(flow, openFailedErrno(words, at));
         this.#close(flow);
         if (isOutOfDescriptors(openFailedErrno(words, at))) ctx.flows.giveDescriptor(flow);
         break;
@@ -487,10 +493,17 @@ export class UdpTranslator {
     return familyOf(this.#ctx.flows.addr, flow * ADDR_WORDS);
   }
 
+  /** RFC 1122 section 3.2.2: a datagram to a group or broadcast address causes no ICMP error. */
+  #isToGroup(flow: number): boolean {
+    const { groups, flows } = this.#ctx;
+    return groups !== null && groups.kindOf(flows.addr, flow * ADDR_WORDS + 4) !== GroupKind.none;
+  }
+
   /** Pass an ICMP error for the flow's socket on to the guest. */
   #onError(flow: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const typeCode = icmpErrorTypeCode(words, at);
+    if (this.#isToGroup(flow)) return;
     if (typeCode === 0) return this.#onErrno(flow, icmpErrorErrno(words, at));
     if (isCarriedError(this.#familyOf(flow), typeCode >>> 8))
       icmpCarriedErrorToGuest(ctx, flow, typeCode, 0, words, at);

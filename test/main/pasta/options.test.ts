@@ -43,6 +43,12 @@ describe('pasta options', () => {
     expect(conf('--userns /y --netns-only').userns).toBeUndefined();
   });
 
+  it('--multicast: several options add up', () => {
+    const groups = [{ address: '224.0.0.251' }, { address: 'ff02::fb', port: 5353 }];
+    const { multicast } = conf('--multicast 224.0.0.251 --multicast [ff02::fb]:5353');
+    expect(multicast).toEqual({ all: false, groups });
+  });
+
   it("--api-socket: accepted in full only, for passt's pasta has no such option", () => {
     expect(conf('--api-socket /x').apiSocket).toBe('/x');
     expect(conf('--a 192.0.2.1').address4).toBe('192.0.2.1');

@@ -302,6 +302,7 @@ export class SimEngine implements Simulated {
       flows: new ShardFlows(this.plan.pool.flows, this.counters, () => this.logs.push('full')),
       timers: new TimerWheel(this.plan.pool.flows * TIMER_KINDS, 4, o.clock.now),
       owners,
+      groups: null,
       toHost: this.#linkMs > 0 ? this.#delayed(toHost) : toHost,
       guest: new CapturingLink(
         {

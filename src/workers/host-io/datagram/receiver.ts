@@ -12,7 +12,7 @@
 import { isLinkLocal, isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../../ring/pool.ts';
-import { gsoSizeOf, localAddressOf, tosOf, ttlOf } from '../../../sys/cmsg.ts';
+import { gsoSizeOf, isToMany, localAddressOf, tosOf, ttlOf } from '../../../sys/cmsg.ts';
 import { Errno, IPPROTO_UDP, MSG_DONTWAIT, MSG_TRUNC } from '../../../sys/constants.ts';
 import { schedYield } from '../../../sys/io.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
@@ -254,6 +254,15 @@ export class DatagramReceiver {
     const words = this.#words;
     const port = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
     this.#withPeer.u32[i * MMSGHDR_WORDS + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
+    if (table.sendsToGroups[sid] === 1 && kind === Kind.udp4) {
+      const u32 = this.#withPeer.u32;
+      const lengthAt = i * MMSGHDR_WORDS + MSGHDR_CONTROLLEN_WORD;
+      // Broadcast, which the sockets for it receive too (group-sockets.ts).
+      if (isToMany(this.#control, (i * CONTROL_BYTES) >> 2, u32[lengthAt]!)) {
+        u32[lengthAt] = CONTROL_BYTES;
+        return;
+      }
+    }
     const gid = table.endpoints!.flowOf(table.endpointOf(sid), words, 0, port);
     if (gid >= 0) this.#onDatagram(gid, kind, this.#withPeer, hasControl, hasTos, i);
     else this.#onUnsolicited(sid, i, port);
@@ -271,7 +280,8 @@ export class DatagramReceiver {
     const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
     u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
     const words = this.#words;
-    if (table.connects || port <= 0 || !this.#addressing.isReachableFromGuest(words, 0)) {
+    const isOpen = !table.connects || table.sendsToGroups[sid] === 1;
+    if (!isOpen || port <= 0 || !this.#addressing.isReachableFromGuest(words, 0)) {
       dropDatagrams(ctx.counters, StageDrop.unsolicited, 1);
       return;
     }

@@ -20,12 +20,14 @@ import {
 import {
   Errno,
   IP_MTU_DISCOVER,
+  IP_MULTICAST_TTL,
   IP_PMTUDISC_DO,
   IP_PMTUDISC_WANT,
   IP_RECVTOS,
   IP_TOS,
   IP_TTL,
   IPV6_MTU_DISCOVER,
+  IPV6_MULTICAST_HOPS,
   IPV6_RECVTCLASS,
   IPV6_TCLASS,
   IPV6_UNICAST_HOPS,
@@ -39,6 +41,7 @@ import {
   IOVEC_BYTES,
   IOVEC_WORDS,
   iovecWrite,
+  localAddress,
   MMSGHDR_BYTES,
   MMSGHDR_WORDS,
   MSGHDR_BYTES,
@@ -69,11 +72,13 @@ import {
   sendOptionsTtl,
 } from '../../link/to-host.ts';
 import type { HostContext, SocketId } from '../context.ts';
+import { type GroupSockets, HASHED_BYTES } from '../group-sockets.ts';
 import type { ErrorQueues } from './error-queue.ts';
 import {
   DEFAULT_OPTIONS,
   dropDatagrams,
   hasSocket,
+  isGroupFlow,
   isListener,
   isUdpFlow,
   Kind,
@@ -92,6 +97,8 @@ export class DatagramSender {
   readonly #ctx: HostContext;
   readonly #table: SocketTable;
   readonly #errors: ErrorQueues;
+  readonly #groups: GroupSockets | null;
+  readonly #words = new Uint32Array(8);
 
   // The held datagrams, all of one socket, and the messages that they form.
   readonly #sendIov = new NativeBuffer(MAX_SEGMENTS * 2 * IOVEC_BYTES);
@@ -120,8 +127,9 @@ export class DatagramSender {
   /** Datagrams may be held back. Set by the first flush(): its caller calls it after each batch. */
   #mayHold = false;
 
-  constructor(ctx: HostContext, table: SocketTable, errors: ErrorQueues) {
+  constructor(ctx: HostContext, table: SocketTable, errors: ErrorQueues, groups: GroupSockets | null = null) {
     this.#ctx = ctx;
+    this.#groups = groups;
     this.#table = table;
     this.#errors = errors;
   }
@@ -149,15 +157,48 @@ export class DatagramSender {
       this.#setOptions(sid, wanted);
     }
     const gsoSize = sendDatagramGsoSize(words, at);
-    // GSO frames, datagrams in borrowed slots and echo requests are sent alone and at once.
+    // GSO frames, datagrams in borrowed slots or to groups, and echo requests are sent alone and at once.
     const isHeld = this.#mayHold && gsoSize === 0 && !isBorrowed && isUdpFlow(kind);
-    if (!isHeld) this.sendHeld();
+    if (!isHeld) {
+      this.sendHeld();
+      if (isGroupFlow(kind))
+        this.#noteSent(gid, sid, slotA, slotB, linkSlotOffset(words, at), bytes, gsoSize);
+    }
     if (this.#heldSid !== sid || !this.#continues(gid, bytes)) {
       if (this.#heldCount === MAX_SEGMENTS) this.sendHeld();
       this.#begin(sid, gid, gsoSize !== 0 && gsoSize < bytes ? gsoSize : bytes);
     }
     this.#append(isBorrowed ? NO_SLOT : slotA, slotB, linkSlotOffset(words, at), bytes, slotA);
     if (!isHeld) this.sendHeld();
+  }
+
+  /** Note datagrams to a group before they are sent: GroupSockets.sent(). */
+  #noteSent(
+    gid: number,
+    sid: SocketId,
+    slotA: number,
+    slotB: number,
+    slotOffset: number,
+    bytes: number,
+    gsoSize: number,
+  ): void {
+    const table = this.#table;
+    const { pool } = this.#ctx;
+    const words = this.#words;
+    const port = table.endpoints!.peerOf(gid, words, 0);
+    const from = localAddress(table.fd.get(sid), words, 4);
+    const ports = ((from << 16) | port) >>> 0;
+    const inA = pool.slotBytes(slotA) - slotOffset;
+    const segment = gsoSize === 0 ? bytes : gsoSize;
+    let at = 0;
+    do {
+      const length = Math.min(segment, bytes - at);
+      const isInA = at + Math.min(length, HASHED_BYTES) <= inA;
+      const dataAt = isInA ? pool.slotAt(slotA) + slotOffset + at : pool.slotAt(slotB) + at - inA;
+      // Of a GSO frame, a segment whose first bytes are in both slots is not noted.
+      if (isInA || at >= inA) this.#groups!.sent(words, 0, ports, dataAt, length);
+      at += segment;
+    } while (at < bytes);
   }
 
   /** Whether a datagram can be added to the last message. */
@@ -437,6 +478,9 @@ export class DatagramSender {
     const fd = this.#table.fd.get(sid);
     if (sendsIpv4(kind)) setsockoptInt(fd, SOL_IP, IP_TTL, ttl);
     if (sendsIpv6(kind)) setsockoptInt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, ttl);
+    if (this.#table.sendsToGroups[sid] === 0) return;
+    if (sendsIpv4(kind)) setsockoptInt(fd, SOL_IP, IP_MULTICAST_TTL, ttl);
+    if (sendsIpv6(kind)) setsockoptInt(fd, SOL_IPV6, IPV6_MULTICAST_HOPS, ttl);
   }
 
   /**

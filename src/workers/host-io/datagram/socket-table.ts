@@ -23,10 +23,13 @@ export const Kind = {
   udp6: 2,
   ping4: 3,
   ping6: 4,
+  /** A flow to a multicast group or broadcast address; its socket is of kind udp4, udp6 or a listener. */
+  group4: 5,
+  group6: 6,
   /** A flow whose socket could not be opened, or was taken from it; waits for the shard's `close`. */
-  failed: 5,
-  listener4: 6,
-  listener6: 7,
+  failed: 7,
+  listener4: 8,
+  listener6: 9,
 } as const;
 
 /** A published port's own socket. */
@@ -34,9 +37,11 @@ export const isListener = (kind: number): boolean => kind >= Kind.listener4;
 export const isUdpFlow = (kind: number): boolean => kind === Kind.udp4 || kind === Kind.udp6;
 export const isPing = (kind: number): boolean => kind === Kind.ping4 || kind === Kind.ping6;
 /** Of a flow that has a socket. */
-export const hasSocket = (kind: number): boolean => kind >= Kind.udp4 && kind <= Kind.ping6;
+export const hasSocket = (kind: number): boolean => kind >= Kind.udp4 && kind <= Kind.group6;
+export const isGroupFlow = (kind: number): boolean => kind === Kind.group4 || kind === Kind.group6;
 /** Of a flow's socket, not a listener. */
-export const isIpv4Flow = (kind: number): boolean => kind === Kind.udp4 || kind === Kind.ping4;
+export const isIpv4Flow = (kind: number): boolean =>
+  kind === Kind.udp4 || kind === Kind.ping4 || kind === Kind.group4;
 
 /** A listener may be dual-stack: its IPv4 peers obey the options of SOL_IP. */
 export const sendsIpv4 = (kind: number): boolean => isIpv4Flow(kind) || isListener(kind);
@@ -80,6 +85,10 @@ export class SocketTable {
   readonly hasGro: Uint8Array;
   /** 1: the kernel gives the TOS of each datagram that is received in a control message. */
   readonly hasTos: Uint8Array;
+  /** 1: flows send to groups through the socket, and any peer may send to it. */
+  readonly sendsToGroups: Uint8Array;
+  /** Of such a socket: the guest's port, counted in HostContext.publishedUdp; 0: not counted. */
+  readonly groupPort: Uint16Array;
   // By listener: the port inside, the rule, 1: datagrams from loopback are spliced.
   readonly listenerPort: Uint16Array;
   readonly listenerPlan: ListenerPlan[] = [];
@@ -110,6 +119,8 @@ export class SocketTable {
     this.port = new Uint16Array(sids);
     this.hasGro = new Uint8Array(sids);
     this.hasTos = new Uint8Array(sids);
+    this.sendsToGroups = new Uint8Array(sids);
+    this.groupPort = new Uint16Array(sids);
     this.listenerPort = new Uint16Array(gids - ctx.listenerBase);
     this.listenerSplices = new Uint8Array(gids - ctx.listenerBase);
   }
@@ -119,6 +130,7 @@ export class SocketTable {
     this.fd.set(sid, fd);
     this.options[sid] = DEFAULT_OPTIONS;
     this.hasTos[sid] = 0;
+    this.sendsToGroups[sid] = 0;
   }
 
   /** Close a socket that is open. */

@@ -25,6 +25,9 @@
  * no reason to drop). A port is never shared with another process, whose traffic would mix with ours. Between
  * bind and connect a datagram of any sender can arrive; the queue is emptied after connect.
  *
+ * A flow to a multicast group or broadcast address has a socket that is not connected, and peers that the
+ * guest has not sent to may answer (group-sockets.ts, which also receives what is sent to groups).
+ *
  * Invariant: no message of a flow follows its `closed`; a flow whose open failed still waits for `close`.
  */
 import { addressEqual, isLinkLocal, isV4Mapped } from '../../../proto/address.ts';
@@ -65,6 +68,7 @@ import {
 import { close } from '../../../sys/io.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
 import {
+  bind,
   connect,
   getsockoptInt,
   localAddress,
@@ -79,11 +83,13 @@ import {
 } from '../../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../../engine-plan.ts';
 import type { Addressing } from '../../flow/addressing.ts';
+import { GroupKind } from '../../flow/group-rules.ts';
 import {
   openPingFamily,
   openRemoteAt,
   openRemotePort,
   openUdpGro,
+  openUdpGroup,
   openUdpGuestAt,
   openUdpGuestPort,
   openZone,
@@ -93,6 +99,7 @@ import { closedWrite, errorWrite, openFailedWrite } from '../../link/to-shard.ts
 import { openListener, type SocketMaker } from '../../listen/bind-address.ts';
 import { targetPort } from '../../listen/listener-table.ts';
 import type { HostContext, SocketId, SocketModule } from '../context.ts';
+import type { GroupSockets } from '../group-sockets.ts';
 import { Outbound } from '../outbound.ts';
 import { NO_LISTENER, PublishedPorts } from '../published-ports.ts';
 import { NO_ENDPOINT, UdpEndpoints } from '../udp-endpoints.ts';
@@ -128,6 +135,12 @@ const ALL_PUBLISHED_SOCKETS = 512;
  * listener's: such an endpoint has no socket, it only records the peers.
  */
 const WAY_PUBLISHED = 2;
+/**
+ * The same for an endpoint whose socket is bound to the address of a group, because a program of the host has
+ * the guest's port: such a socket sends from that port, but receives nothing.
+ */
+const WAY_GROUP = 4;
+const LIMITED_BROADCAST = 0xffff_ffff;
 
 /** A socket that can be bound to a port that other sockets with SO_REUSEADDR are bound to. */
 const reusableSocket: SocketMaker = (domain, type) => {
@@ -144,17 +157,20 @@ export class DatagramSockets implements SocketModule {
   readonly #receiver: DatagramReceiver;
   readonly #outbound: Outbound;
   readonly #published: PublishedPorts;
+  /** Null: multicast and broadcast are not carried, or another lane carries them. */
+  readonly #groups: GroupSockets | null;
   /** Sockets of flows on published ports. */
   #publishedSockets = 0;
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #words = new Uint32Array(16);
 
   /** @param gids  flows and listeners */
-  constructor(ctx: HostContext, addressing: Addressing, gids: number) {
+  constructor(ctx: HostContext, addressing: Addressing, gids: number, groups: GroupSockets | null = null) {
     this.#ctx = ctx;
+    this.#groups = groups;
     this.#table = new SocketTable(ctx, gids);
     this.#errors = new ErrorQueues(ctx, this.#table);
-    this.#sender = new DatagramSender(ctx, this.#table, this.#errors);
+    this.#sender = new DatagramSender(ctx, this.#table, this.#errors, groups);
     this.#receiver = new DatagramReceiver(ctx, addressing, this.#table, this.#errors);
     this.#outbound = new Outbound(ctx.plan);
     this.#published = new PublishedPorts(addressing, gids - ctx.listenerBase);
@@ -198,12 +214,169 @@ export class DatagramSockets implements SocketModule {
     const table = this.#table;
     const port = openUdpGuestPort(words, at);
     const kind = isV4Mapped(words, openRemoteAt(at)) ? Kind.udp4 : Kind.udp6;
+    if (this.#groups !== null && openUdpGroup(words, at) !== GroupKind.none && port !== 0)
+      return this.#openGroup(words, at, gid, kind, port, this.#groups);
     if (port !== 0 && this.#openPublished(words, at, gid, kind, port)) return;
     if (port !== 0 && this.#joinEndpoint(words, at, gid, kind, port)) return;
     const fd = this.#udpSocket(words, at, kind, 0, true);
     if (fd < 0) this.#openFailed(gid, -fd);
     else if (this.#opened(gid, table.ownSocket(gid), fd, kind))
       table.hasGro[gid] = this.#setGro(fd, words, at);
+  }
+
+  /**
+   * Open a flow to a multicast group or broadcast address. Its socket is the one of the guest's endpoint, so
+   * that answers come to the port that asked, and later datagrams to the peers that answered leave from the
+   * same port.
+   */
+  #openGroup(
+    words: Uint32Array,
+    at: number,
+    gid: number,
+    kind: number,
+    port: number,
+    groups: GroupSockets,
+  ): void {
+    const table = this.#table;
+    const guestAt = openUdpGuestAt(at);
+    const peerAt = openRemoteAt(at);
+    const peerPort = openRemotePort(words, at);
+    if (openUdpGroup(words, at) === GroupKind.broadcast) this.#toHostBroadcast(words, peerAt);
+    groups.learn(words, peerAt, peerPort, port);
+    table.endpoints ??= new UdpEndpoints(this.#ctx.plan.hashKey, this.#ctx.listenerBase);
+    const endpoints = table.endpoints;
+    if (this.#openGroupPublished(words, at, gid, kind, port, groups)) return;
+    let way = 0;
+    let endpoint = endpoints.find(words, guestAt, port, way);
+    let fd = -1;
+    // The port counts where it is the group's too (mDNS): members send from it and check it.
+    const isSymmetric = peerPort === port;
+    if (endpoint !== NO_ENDPOINT) {
+      const bound = localAddress(table.fd.get(table.endpointSocket(endpoint)), this.#words, 12);
+      if (isSymmetric && bound !== port) way = WAY_GROUP;
+    } else {
+      fd = this.#groupSocket(words, at, kind, port, false);
+      if (fd < 0 && isSymmetric) way = WAY_GROUP;
+      else if (fd < 0) fd = this.#udpSocket(words, at, kind, 0, false);
+    }
+    if (way === WAY_GROUP) {
+      endpoint = endpoints.find(words, guestAt, port, way);
+      if (endpoint === NO_ENDPOINT) fd = this.#groupSocket(words, at, kind, port, true);
+      if (endpoint === NO_ENDPOINT && fd < 0) {
+        // A program of the host does not share the port: any other.
+        way = 0;
+        endpoint = endpoints.find(words, guestAt, port, way);
+        if (endpoint === NO_ENDPOINT) fd = this.#udpSocket(words, at, kind, 0, false);
+      }
+    }
+    if (endpoint === NO_ENDPOINT && fd < 0) {
+      this.#openFailed(gid, -fd);
+      return;
+    }
+    const isNew = endpoint === NO_ENDPOINT;
+    if (isNew) endpoint = endpoints.add(words, guestAt, port, way);
+    const sid = table.endpointSocket(endpoint);
+    const only = endpoints.only(endpoint);
+    if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, 0, false)) {
+      // Another flow of the endpoint has the same destination: the guest's two broadcast addresses may be
+      // one.
+      this.#openFailed(gid, Errno.EADDRINUSE);
+      return;
+    }
+    if (isNew) {
+      setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
+      if (!this.#opened(gid, sid, fd, kind)) {
+        endpoints.leave(gid);
+        return;
+      }
+      table.hasGro[sid] = this.#setGro(fd, words, at);
+    } else if (only >= 0) this.#shareSocket(sid, words, peerAt);
+    this.#prepareGroup(sid, kind === Kind.udp4, port, groups);
+    this.#attach(gid, sid, kind === Kind.udp4 ? Kind.group4 : Kind.group6);
+  }
+
+  /** As #openPublished(), for a flow to a group: it leaves through the listener's socket. */
+  #openGroupPublished(
+    words: Uint32Array,
+    at: number,
+    gid: number,
+    kind: number,
+    port: number,
+    groups: GroupSockets,
+  ): boolean {
+    const published = this.#published;
+    const table = this.#table;
+    const peerAt = openRemoteAt(at);
+    const guestAt = openUdpGuestAt(at);
+    if (published.count === 0) return false;
+    const listener = published.find(words, guestAt, port, words, peerAt);
+    if (listener === NO_LISTENER || !published.isAny(listener)) return false;
+    const sid = table.listenerSocket(listener);
+    const endpoints = table.endpoints!;
+    let endpoint = endpoints.find(words, guestAt, port, WAY_PUBLISHED);
+    if (endpoint === NO_ENDPOINT) endpoint = endpoints.add(words, guestAt, port, WAY_PUBLISHED);
+    if (!endpoints.join(endpoint, gid, words, peerAt, openRemotePort(words, at), 0, false)) return false;
+    this.#prepareGroup(sid, kind === Kind.udp4, 0, groups);
+    this.#attach(gid, sid, kind === Kind.udp4 ? Kind.group4 : Kind.group6);
+    table.isPublished[gid] = Published.byListener;
+    return true;
+  }
+
+  /**
+   * The socket of an endpoint that sends to groups, on the guest's port.
+   * @param toGroup  bound to the group's address, beside a program of the host that shares the port
+   * @returns the descriptor or -errno
+   */
+  #groupSocket(words: Uint32Array, at: number, kind: number, port: number, toGroup: boolean): number {
+    const isV4 = kind === Kind.udp4;
+    const peerAt = openRemoteAt(at);
+    const fd = this.#socket(isV4, IPPROTO_UDP);
+    if (fd < 0) return fd;
+    let r = this.#prepare(fd, isV4, words, peerAt);
+    if (r === 0 && toGroup) {
+      setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+      const scope = isV4 ? 0 : this.#outbound.scope;
+      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, peerAt, port, scope);
+      r = bind(fd, this.#name.address, nameBytes);
+    } else if (r === 0) {
+      r = this.#outbound.bindPort(fd, words, peerAt, port);
+      // Not before bind(), which shares the port with nobody; but a program of the host (avahi-daemon) that
+      // comes later and shares it gets it.
+      if (r === 0) setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    }
+    if (r === 0) this.#enlargeBuffers(fd);
+    else close(fd);
+    return r < 0 ? r : fd;
+  }
+
+  /** A socket is about to send to groups. @param port  of the guest's endpoint; 0: of a published port */
+  #prepareGroup(sid: SocketId, isV4: boolean, port: number, groups: GroupSockets): void {
+    const table = this.#table;
+    if (table.sendsToGroups[sid] === 1) return;
+    table.sendsToGroups[sid] = 1;
+    // Set again with the next datagram: TTLs for groups are options of their own.
+    table.options[sid] = DEFAULT_OPTIONS;
+    groups.prepareSender(table.fd.get(sid), isV4, port !== 0);
+    const { publishedUdp } = this.#ctx;
+    if (port === 0 || publishedUdp === undefined) return;
+    // All datagrams of this port are the first lane's from now on, answers to its peers too (FlowOwners).
+    table.groupPort[sid] = port;
+    Atomics.add(publishedUdp, port, 1);
+  }
+
+  /**
+   * Replace a broadcast address of the guest's subnet that is none of the host's by 255.255.255.255.
+   * connect() without SO_BROADCAST fails for a broadcast address (RFC 1122 section 3.3.6 is why the option
+   * exists).
+   */
+  #toHostBroadcast(words: Uint32Array, w: number): void {
+    if (words[w + 3] === LIMITED_BROADCAST) return;
+    const probe = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    if (probe < 0) return;
+    let r = this.#outbound.bindDevice(probe, words, w);
+    if (r === 0) r = this.#connect(probe, words, w, 1, 0);
+    close(probe);
+    if (r !== -Errno.EACCES) words[w + 3] = LIMITED_BROADCAST;
   }
 
   /**
@@ -304,8 +477,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Set SO_REUSEADDR on the sockets of flows that are bound to a port of these rules, as another lane is about
-   * to bind listeners to them.
+   * Set SO_REUSEADDR on the sockets of flows that are bound to a port of these rules, as another lane is
+   * about to bind listeners to them.
    */
   shareWithListeners(plans: readonly ListenerPlan[]): void {
     const udp = plans.filter(({ proto, from }) => proto === 'udp' && from !== 'guest');
@@ -567,6 +740,9 @@ export class DatagramSockets implements SocketModule {
     const table = this.#table;
     const ctx = this.#ctx;
     table.close(sid);
+    const groupPort = table.groupPort[sid]!;
+    table.groupPort[sid] = 0;
+    if (groupPort !== 0) Atomics.sub(ctx.publishedUdp!, groupPort, 1);
     const port = table.port[sid]!;
     table.port[sid] = 0;
     if (port !== 0 && ctx.datagramPorts !== undefined) Atomics.sub(ctx.datagramPorts, port, 1);
@@ -653,7 +829,9 @@ export class DatagramSockets implements SocketModule {
     this.#outbound.hostChanged(change);
     for (let sid = 0; sid < table.fd.length; sid++) {
       const kind = table.kind[sid]!;
-      if (!table.fd.has(sid) || isListener(kind)) continue;
+      if (!table.fd.has(sid)) continue;
+      if (table.sendsToGroups[sid] === 1 && !isIpv4Flow(kind)) this.#groups!.setInterface(table.fd.get(sid));
+      if (isListener(kind)) continue;
       const gid = table.onlyFlow(sid as SocketId);
       if (gid >= 0) this.#reconnect(sid as SocketId, kind, gid, scopeBefore);
     }
