@@ -94,6 +94,11 @@ const TABLE = {
     'datagrams',
     'UDP datagrams to link-local multicast groups (mDNS, LLMNR); nobody else is on the link: nothing is lost',
   ],
+  policyFlowsEnded: ['flows', 'Flows ended because a new egress policy denies them'],
+  policyNamesRefused: [
+    'events',
+    'DNS queries answered REFUSED because the egress policy permits no such name',
+  ],
   // host-io
   sockSends: ['calls', 'Send calls on host sockets'],
   sockSendBytes: ['bytes', 'Stream bytes that host sockets took'],

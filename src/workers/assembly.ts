@@ -295,6 +295,7 @@ export interface ThreadStages {
   readonly reader: TapReader | null;
   readonly shards: readonly Shard[];
   readonly hostIo: HostIo | null;
+  readonly splice: Splice | null;
   /** The thread's flows, by section number of flow-report.ts. */
   readonly flowSources: ReadonlyMap<number, FlowSource>;
 }
@@ -310,6 +311,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   const shards: Shard[] = [];
   const flowSources = new Map<number, FlowSource>();
   let hostIo: HostIo | null = null;
+  let splice: Splice | null = null;
   let tapReader: TapReader | null = null;
 
   for (let r = 0; r < threads.readers; r++) {
@@ -342,6 +344,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     stages.push(host);
     if (loopback !== undefined) {
       stages.push(loopback);
+      splice = loopback;
       loopback.flowSources.forEach((source, i) => {
         flowSources.set(threads.shards + i, source);
       });
@@ -351,7 +354,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   // The shard again, after host-io: what sockets received goes to the guest in the same round, not after
   // another read of the TAP.
   if (plan.threads.kind !== 'pipeline' && plan.tap !== undefined) order.push(shards[0]!);
-  return { stages, order, reader: tapReader, shards, hostIo, flowSources };
+  return { stages, order, reader: tapReader, shards, hostIo, splice, flowSources };
 }
 
 function spliceStage(plan: EnginePlan, splice: SplicePlan, parts: ThreadParts): Splice {

@@ -21,7 +21,7 @@ import { errnoText } from '../sys/libc.ts';
 import { mapLargeArrays } from '../sys/memory.ts';
 import { attachQueue, detachQueue } from '../sys/tap-queue.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
-import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
+import type { EgressPlan, EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
 import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
@@ -76,6 +76,8 @@ export type ThreadReport =
   | { readonly kind: 'load'; readonly share: number; readonly flows: number }
   /** The answer to `give` with `last`: buckets and flows that the lane still has. */
   | { readonly kind: 'gave'; readonly left: number; readonly flows: number }
+  /** The answer to `egress`: how many flows the new policy has ended. */
+  | { readonly kind: 'egress'; readonly ended: number }
   /** The answer to `share`. */
   | { readonly kind: 'shared' }
   /** The answer to `queue`. errno 0: done. */
@@ -88,6 +90,8 @@ export type ThreadReport =
 export type ThreadMessage =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
+  /** The egress policy is another one; absent: none. */
+  | { readonly kind: 'egress'; readonly plan?: EgressPlan }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
   | {
       readonly kind: 'changeListeners';
@@ -229,11 +233,15 @@ class PacketThread {
       const got = receive(this.#task.port);
       if (got === undefined) return;
       const message = got.message as ThreadMessage;
-      const { shards, hostIo } = this.#built;
+      const { shards, hostIo, splice } = this.#built;
       if (message.kind === 'resolvers') for (const shard of shards) shard.setResolvers(message.list);
       else if (message.kind === 'host') {
         for (const shard of shards) shard.hostChanged(message.change);
         hostIo?.hostChanged(message.change);
+      } else if (message.kind === 'egress') {
+        let ended = splice?.setEgress(message.plan) ?? 0;
+        for (const shard of shards) ended += shard.setEgress(message.plan);
+        this.#task.port.postMessage({ kind: 'egress', ended } satisfies ThreadReport);
       } else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
       else if (message.kind === 'startThread') startPacketThread(message.program, message.name, message.task);
       else if (message.kind === 'give') this.#give(message.to, message.share, message.last === true);

@@ -25,6 +25,7 @@ import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Addressing } from '../../src/workers/flow/addressing.ts';
+import { Egress } from '../../src/workers/flow/egress.ts';
 import { flowHash } from '../../src/workers/flow/flow-hash.ts';
 import { ShardFlows } from '../../src/workers/flow/shard-flows.ts';
 import { TimerWheel } from '../../src/workers/flow/timer-wheel.ts';
@@ -161,6 +162,7 @@ export class ShardRig {
       flows: new ShardFlows(flows, counters, () => this.tableFull++),
       timers: new TimerWheel(flows * TIMER_KINDS, 4, 0),
       owners: shard.owners,
+      egress: new Egress(plan.egress, { isDue: () => true, tell: (text) => this.logs.push(text) }),
       toHost: shard.toHost,
       guest: guest as unknown as GuestLink,
       now: 0,

@@ -112,6 +112,8 @@ function parseRule(words: readonly string[], line: number): EgressRule {
       throw new UsageError(`${quoted(rest[0]!)}: not one of the protocols ${PROTOCOLS.join(', ')}`);
     throw unexpected(extra);
   }
+  if (!isProtocol && ports !== undefined && !/^[0-9]/.test(ports) && !isTarget(targets))
+    throw new UsageError(`${quoted(targets)}: not one of the protocols ${PROTOCOLS.join(', ')}`);
   const ranges = ports === undefined ? [] : ports.split(',').map(parsePorts);
   return {
     allow: action === 'allow',
@@ -151,6 +153,15 @@ function parseTarget(text: string): EgressTarget {
   if (word !== undefined) return { kind: 'word', word };
   if (text.includes(':') || /^[0-9.]+(\/.*)?$/.test(text)) return parsePrefix(text);
   return parseName(text);
+}
+
+function isTarget(text: string): boolean {
+  try {
+    parseTarget(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function parsePrefix(text: string): EgressTarget {

@@ -43,6 +43,8 @@ export const StageDrop = {
   switchedOff: -81,
   /** A UDP peer that the guest has not spoken to from this port (ServicePolicy.udpFiltering). */
   unsolicited: -82,
+  /** A packet that would begin a flow which the egress policy denies: answered by RST or an ICMP error. */
+  egressPolicy: -83,
 } as const;
 export type StageDrop = (typeof StageDrop)[keyof typeof StageDrop];
 

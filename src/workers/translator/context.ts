@@ -6,6 +6,7 @@ import type { FramePool } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
 import type { EnginePlan } from '../engine-plan.ts';
 import type { Addressing } from '../flow/addressing.ts';
+import type { Egress } from '../flow/egress.ts';
 import type { FlowOwners } from '../flow/flow-owner.ts';
 import type { ShardFlows } from '../flow/shard-flows.ts';
 import type { TimerWheel } from '../flow/timer-wheel.ts';
@@ -27,6 +28,7 @@ export interface ShardContext {
   readonly counters: Float64Array;
   readonly flows: ShardFlows;
   readonly owners: FlowOwners;
+  readonly egress: Egress;
   readonly timers: TimerWheel;
   readonly toHost: RingProducer;
   readonly guest: GuestLink;

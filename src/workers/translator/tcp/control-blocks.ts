@@ -69,6 +69,8 @@ export const TcbFlag = {
   heldBack: 1 << 17,
   /** The guest's FIN has arrived behind provisional bytes; it is handled when these are accepted. */
   finProvisional: 1 << 18,
+  /** The connection came in through a published port: the egress policy is not about it. */
+  accepted: 1 << 19,
 } as const;
 
 /** No flow, or no list entry. */
