@@ -1,6 +1,7 @@
 /**
  * The part of the start that `run` and `attach` have in common (host/start.ts): from Settings to an engine.
  */
+import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import { DEFAULT_POLICY, type EnginePlan, type ListenerPlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
@@ -9,6 +10,7 @@ import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { parseImpairment } from '../cli/impairment.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
+import type { EgressControl } from '../host/egress-control.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { portCount } from '../host/host-ports.ts';
@@ -104,12 +106,21 @@ export interface SettingsInput {
 /** Input of SettingsFrontEnd. */
 export interface SettingsStart extends SettingsInput {
   readonly sockets: SharedArrayBuffer | undefined;
+  /** Absent: there is no egress policy, and none can be set. */
+  readonly egress: EgressControl | undefined;
 }
 
-/** What comes before the namespace is set up. */
+/**
+ * What comes before the namespace is set up.
+ * @throws UsageError about the egress policy
+ */
 export async function settingsStart(input: SettingsInput): Promise<SettingsStart> {
+  const { settings } = input;
+  let egress: EgressControl | undefined;
+  if (settings.egress.length > 0 || settings.policy !== undefined || settings.apiSocket !== undefined)
+    egress = new (await import('../host/egress-control.ts')).EgressControl(settings);
   await holdOutputs();
-  return { ...input, sockets: await socketSource(input.settings) };
+  return { ...input, sockets: await socketSource(settings), egress };
 }
 
 /** The hooks that `run` and `attach` have in common. */
@@ -131,9 +142,10 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     this.job = { settings, target, sockets, tapQueues: queues };
   }
 
-  plan(made: NetnsTap, engine: EngineLoaded): EnginePlan {
+  plan(made: NetnsTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {
     const { settings, sockets } = this.#start;
-    return enginePlan(settings, made, engine.engineKeys(), sockets);
+    const egress = this.#start.egress?.plan(host);
+    return { ...enginePlan(settings, made, engine.engineKeys(), sockets), ...(egress && { egress }) };
   }
 
   configured(notes: readonly string[]): void {
@@ -146,12 +158,14 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
    */
   following(engine: EngineHandle, { network }: NetnsTap): Following {
     const { outboundInterface, dns } = this.#start.settings;
+    this.#start.egress?.started(engine);
     return {
       nameservers: network.nameservers,
       resolvers: network.addresses.resolvers,
       followsFile: dns === undefined,
       boundInterfaces: [outboundInterface],
       hostChanged: (host, links) => {
+        this.#start.egress?.hostChanged(host);
         const now = hostNetwork(links, host.addresses(), host.routes(), true);
         const scope = findTemplate(now, 6, outboundInterface)?.linkIndex;
         engine.hostChanged(scope === undefined ? {} : { linkLocalScope: scope });
@@ -164,13 +178,13 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     engine: EngineHandle,
     { network: { addresses, interfaceName } }: NetnsTap,
   ): Promise<ApiSocket | undefined> {
-    const { settings, program, version } = this.#start;
+    const { settings, program, version, egress } = this.#start;
     if (settings.apiSocket === undefined) return undefined;
     const { openApiOption } = await import('../api/server.ts');
     const ports = portsBeside(engine, published(settings));
     return openApiOption(
       settings.apiSocket,
-      { engine, ports, addresses, interfaceName, program, version: version() },
+      { engine, ports, addresses, interfaceName, program, version: version(), egress },
       { onError: (error) => this.log('warning', error.message) },
     );
   }

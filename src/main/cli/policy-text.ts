@@ -47,12 +47,12 @@ export function joinPolicy(options: readonly EgressRule[], file: PolicyPart = { 
 
 /**
  * Parse the text of a policy.
- * @param name  of the file, for errors
+ * @param name  in front of each error
  * @throws UsageError with one line that names file, line and word
  */
 export function parsePolicyText(text: string, name: string): PolicyPart {
   const fail = (line: number, why: string): never => {
-    throw new UsageError(`${quoted(name)}: ${line > 0 ? `line ${line}: ` : ''}${why}`);
+    throw new UsageError(`${name}: ${line > 0 ? `line ${line}: ` : ''}${why}`);
   };
   if (text.length > MAX_POLICY_CHARS) fail(0, `is longer than ${MAX_POLICY_CHARS >>> 20} MiB`);
   const rules: EgressRule[] = [];
