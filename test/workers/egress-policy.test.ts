@@ -219,12 +219,16 @@ describe('names', () => {
   it('queries: an allow-rule with addresses can match every name, and dns rules are about queries alone', () => {
     expect(bed(policy('allow tcp 10.0.0.0/8 443')).query('a.test')).toBe('allow 0');
     expect(bed(policy('allow host')).query('a.test')).toBe('deny 1');
-    const strict = bed(policy('allow dns *.corp.test\ndeny dns any\nallow tcp 10.0.0.0/8 443'));
+    expect(bed(policy('allow tcp 10.0.0.0/8 443\nallow tcp a.test\ndeny any')).query('b.test')).toBe(
+      'allow 0',
+    );
+    expect(bed(policy('deny any\nallow tcp 10.0.0.0/8 443')).query('b.test')).toBe('deny 0');
+    const strict = bed(policy('allow dns *.corp.test\nallow tcp 10.0.0.0/8 443\ndeny dns any'));
     expect(strict.query('db.corp.test')).toBe('allow 0');
-    expect(strict.query('a.test')).toBe('deny 1');
+    expect(strict.query('a.test')).toBe('deny 2');
     strict.learn('db.corp.test', '192.0.2.7');
     expect(strict.decide('192.0.2.7')).toBe('deny 3');
-    expect(strict.decide('10.0.0.1')).toBe('allow 2');
+    expect(strict.decide('10.0.0.1')).toBe('allow 1');
     expect(strict.policy.readsQueries).toBe(true);
     expect(bed(policy('deny evil.test')).query('evil.test')).toBe('deny 0');
     expect(bed(policy('deny evil.test 443')).query('evil.test')).toBe('allow 1');

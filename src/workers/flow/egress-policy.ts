@@ -66,7 +66,7 @@ export const MAX_EGRESS_TARGETS = 262_144;
 const RULES = 0;
 const DEFAULT_ALLOW = 1;
 const HAS_NAMES = 2;
-/** Index of the first rule without a name that decides about every query; RULES: none does. */
+/** Index of the first rule about the queries for all names (`dns any`), else of rules. */
 const DNS_RULE = 3;
 const RULES_AT = 4;
 const PORTS_AT = 5;
@@ -82,7 +82,9 @@ const NAMES_AT = 13;
 const NAME_BYTES_AT = 14;
 const HOST_AT = 15;
 const HOSTS = 16;
-const HEADER_WORDS = 17;
+/** Index of the rule that decides about queries if no rule about names or dns does, else of rules. */
+const DNS_FALLBACK = 17;
+const HEADER_WORDS = 18;
 
 // A rule: allow | protocols << 1, index of its first port range, number of ranges, line.
 const RULE_WORDS = 4;
@@ -192,6 +194,7 @@ export function compileEgress(
   const ranges: number[] = [];
   const ruleWords: number[] = [];
   let dnsRule = rules.length;
+  let dnsFallback = rules.length;
   let nameBytes = 0;
   rules.forEach((rule, index) => {
     const { allow, protocols, targets, ports, line } = rule;
@@ -201,7 +204,10 @@ export function compileEgress(
       prefixes.push({ words, bits, flags, rule: index });
     };
     for (const target of targets) {
-      if (dnsRule === rules.length && decidesQuery(rule) && leadsSomewhere(target, allow)) dnsRule = index;
+      if (decidesQuery(rule) && leadsSomewhere(target, allow)) {
+        if (protocols & EgressProto.dns && protocols !== ANY_PROTO) dnsRule = Math.min(dnsRule, index);
+        else dnsFallback = Math.min(dnsFallback, index);
+      }
       if (target.kind === 'name') {
         const bytes = wireName(target.name);
         const flags = (target.below ? NameFlag.below : 0) | (decidesQuery(rule) ? NameFlag.decidesQuery : 0);
@@ -234,6 +240,7 @@ export function compileEgress(
   header[DEFAULT_ALLOW] = defaultAllow ? 1 : 0;
   header[HAS_NAMES] = names.length > 0 ? 1 : 0;
   header[DNS_RULE] = dnsRule;
+  header[DNS_FALLBACK] = dnsFallback;
   header[RULES_AT] = place(ruleWords.length);
   header[PORTS_AT] = place(ranges.length);
   header[LENGTHS_AT] = place(lengths.length);
@@ -325,7 +332,7 @@ export class EgressPolicy {
    * read, are refused.
    */
   get readsQueries(): boolean {
-    return this.hasNames || this.#verdict(this.#u32[DNS_RULE]!) < 0;
+    return this.hasNames || this.#verdict(this.#queryRule(this.#u32[DNS_RULE]!)) < 0;
   }
 
   /** Line of the policy's text in which the rule of a verdict is; 0: it has none. */
@@ -416,18 +423,23 @@ export class EgressPolicy {
   }
 
   /**
-   * Decide about a query to our forwarder: the first rule that decides for this name, whatever address it has.
-   * An allow-rule without a name decides for all names: its addresses may be those of the name. A deny-rule
-   * decides if it denies everything to the name, or its queries.
+   * Decide about a query to our forwarder, whatever addresses the name has. The first rule decides that has
+   * the name, or is about the queries of all names (`dns any`); a deny-rule only if it denies everything to
+   * the name, or its queries. If there is none, the first other rule decides that allows some addresses,
+   * which may be the name's, or denies everything; then the default.
    * @param u8,at,bytes  the name in wire format, any letter case, without the root's zero
    */
   decideName(u8: Uint8Array, at: number, bytes: number): number {
-    let best = this.#u32[DNS_RULE]!;
+    let rule = this.#u32[DNS_RULE]!;
     if (this.hasNames) {
       this.#findSuffixes(u8, at, bytes);
-      best = this.#firstNamed(u8, at, bytes, best, 0, 0, true);
+      rule = this.#firstNamed(u8, at, bytes, rule, 0, 0, true);
     }
-    return this.#verdict(best);
+    return this.#verdict(this.#queryRule(rule));
+  }
+
+  #queryRule(rule: number): number {
+    return rule < this.rules ? rule : this.#u32[DNS_FALLBACK]!;
   }
 
   /** Whether some rule is about the name: then its addresses have to be noted. Parameters as decideName(). */
