@@ -3,13 +3,13 @@
  * decides, else the default. compileEgress() makes the rules into one block of shared memory; every packet
  * thread looks new flows up in it (EgressPolicy). A block is never changed: a new policy is a new block.
  *
- *   header | rules | port ranges | prefix lengths | prefix heads | prefixes | name heads | names | bytes of names | host addresses
+ *   header | rules | port ranges | prefix lengths | prefix heads | prefixes | ports of prefixes |
+ *   name heads | names | bytes of names | host addresses
  *
  * Prefixes are found as in tuple space search (Srinivasan, Suri, Varghese, SIGCOMM 1999): for each prefix
- * length that a rule has, the masked address is looked up in a hash table. A chain holds its prefixes in the
- * order of their rules, so that a walk ends at the first rule that is later than the best one so far. The
- * cost depends on the number of different prefix lengths, not on that of rules, unless many rules have the
- * same prefix and differ in ports only.
+ * length that a rule has, the masked address is looked up in a hash table. A prefix has, for each protocol,
+ * its first rule for each port, as a list of port ranges that do not overlap, for binary search. So the cost
+ * depends on the number of different prefix lengths, not on that of rules.
  *
  * IPv4 addresses are v4-mapped: the prefix 10.0.0.0/8 has 96 + 8 bits.
  *
@@ -88,8 +88,13 @@ const HEADER_WORDS = 18;
 
 // A rule: allow | protocols << 1, index of its first port range, number of ranges, line.
 const RULE_WORDS = 4;
-// A prefix: four address words, bits | flags << 8, rule, index of the next one in the chain + 1.
-const PREFIX_WORDS = 7;
+// A prefix: four address words, bits | flags << 8, index of the next one in the chain + 1; then, for each
+// protocol in the order of its bits, the index of its first port range in the block and their number.
+const PREFIX_WORDS = 14;
+const PREFIX_NEXT = 5;
+const PREFIX_RANGES = 6;
+/** No rule is about these ports. */
+const NO_RULE = 0xffffffff;
 /** Bits of a prefix's flags: what else has to hold for the destination. */
 const Flag = { notHost: 1, internet: 2, host: 4, ipv6: 8 } as const;
 // A name: hash, offset of its bytes, number of bytes, flags, rule, next + 1.
@@ -167,6 +172,77 @@ function powerAbove(n: number): number {
   return power;
 }
 
+interface RuleRange {
+  readonly first: number;
+  readonly last: number;
+  readonly rule: number;
+}
+
+/**
+ * The first rule for each port.
+ * @param ranges  in the order of the rules; they may overlap
+ * @returns first port and rule (or NO_RULE) of each range; ranges cover all ports, in order
+ */
+function firstRules(ranges: readonly RuleRange[]): number[] {
+  // Ports that no rule has had yet, in order.
+  const gaps: [first: number, last: number][] = [[0, 65535]];
+  const found: [first: number, rule: number][] = [];
+  for (const { first, last, rule } of ranges) {
+    if (gaps.length === 0) break;
+    let low = 0;
+    for (let high = gaps.length; low < high; ) {
+      const middle = (low + high) >>> 1;
+      if (gaps[middle]![1] < first) low = middle + 1;
+      else high = middle;
+    }
+    const rest: [number, number][] = [];
+    let end = low;
+    for (; end < gaps.length && gaps[end]![0] <= last; end++) {
+      const [from, to] = gaps[end]!;
+      if (from < first) rest.push([from, first - 1]);
+      if (to > last) rest.push([last + 1, to]);
+      found.push([Math.max(from, first), rule]);
+    }
+    gaps.splice(low, end - low, ...rest);
+  }
+  for (const [first] of gaps) found.push([first, NO_RULE]);
+  found.sort((a, b) => a[0] - b[0]);
+  return found.filter(([, rule], i) => i === 0 || rule !== found[i - 1]![1]).flat();
+}
+
+/** A prefix with the rules that have it, in their order. */
+interface PrefixGroup {
+  readonly words: readonly number[];
+  readonly bits: number;
+  readonly flags: number;
+  readonly rules: number[];
+}
+
+const ALL_PORTS = [[0, 65535]] as const;
+const PROTO_BITS = [EgressProto.tcp, EgressProto.udp, EgressProto.icmp, EgressProto.dns] as const;
+
+/** Add the port ranges of a prefix to `out`. @returns offset in `out` and number of ranges, per protocol */
+function prefixRanges(group: PrefixGroup, rules: readonly EgressRule[], out: number[]): number[] {
+  const placed = new Map<string, readonly [number, number]>();
+  return PROTO_BITS.flatMap((bit) => {
+    const applying = group.rules.filter((rule) => rules[rule]!.protocols & bit);
+    if (applying.length === 0) return [0, 0];
+    // Protocols with the same rules share their ranges.
+    const key = applying.length < 64 ? applying.join() : `${bit}`;
+    const known = placed.get(key);
+    if (known !== undefined) return known;
+    const ranges = applying.flatMap((rule) => {
+      const { ports } = rules[rule]!;
+      return (ports.length === 0 ? ALL_PORTS : ports).map(([first, last]) => ({ first, last, rule }));
+    });
+    const words = firstRules(ranges);
+    const at = [out.length, words.length >>> 1] as const;
+    placed.set(key, at);
+    for (const word of words) out.push(word);
+    return at;
+  });
+}
+
 /** Whether a rule decides about a query, for a name that its target matches: see EgressPolicy.decideName(). */
 const decidesQuery = (rule: EgressRule): boolean =>
   rule.allow || ((rule.protocols & EgressProto.dns) !== 0 && rule.ports.length === 0);
@@ -189,7 +265,8 @@ export function compileEgress(
   hostAddresses: Uint32Array = new Uint32Array(0),
 ): SharedArrayBuffer {
   if (rules.length > MAX_EGRESS_RULES) throw new RangeError(`more than ${MAX_EGRESS_RULES} rules`);
-  const prefixes: { words: readonly number[]; bits: number; flags: number; rule: number }[] = [];
+  const prefixes = new Map<string, PrefixGroup>();
+  let targetCount = 0;
   const names: { bytes: Uint8Array; flags: number; rule: number }[] = [];
   const ranges: number[] = [];
   const ruleWords: number[] = [];
@@ -201,7 +278,11 @@ export function compileEgress(
     ruleWords.push((allow ? 1 : 0) | (protocols << 1), ranges.length, ports.length, line);
     for (const [first, last] of ports) ranges.push(((first << 16) | last) >>> 0);
     const add = (words: readonly number[], bits: number, flags: number): void => {
-      prefixes.push({ words, bits, flags, rule: index });
+      const key = `${bits} ${flags} ${words.join()}`;
+      let group = prefixes.get(key);
+      if (group === undefined) prefixes.set(key, (group = { words, bits, flags, rules: [] }));
+      if (group.rules.at(-1) !== index) group.rules.push(index);
+      targetCount++;
     };
     for (const target of targets) {
       if (decidesQuery(rule) && leadsSomewhere(target, allow)) {
@@ -222,11 +303,14 @@ export function compileEgress(
       else if (target.word === 'host') add([0, 0, 0, 0], 0, Flag.host);
       else add([0, 0, 0, 0], 0, 0);
     }
-    if (prefixes.length + names.length > MAX_EGRESS_TARGETS)
+    if (targetCount + names.length > MAX_EGRESS_TARGETS)
       throw new RangeError(`more than ${MAX_EGRESS_TARGETS} prefixes and names`);
   });
-  const lengths = [...new Set(prefixes.map(({ bits }) => bits))].sort((a, b) => a - b);
-  const heads = powerAbove(2 * prefixes.length);
+  const groups = [...prefixes.values()];
+  const lengths = [...new Set(groups.map(({ bits }) => bits))].sort((a, b) => a - b);
+  const prefixPorts: number[] = [];
+  const portsOf = groups.map((group) => prefixRanges(group, rules, prefixPorts));
+  const heads = powerAbove(2 * groups.length);
   const nameHeads = powerAbove(2 * names.length);
 
   const header = new Uint32Array(HEADER_WORDS);
@@ -247,7 +331,8 @@ export function compileEgress(
   header[LENGTHS] = lengths.length;
   header[HEADS_AT] = place(heads);
   header[HEADS_MASK] = heads - 1;
-  header[PREFIXES_AT] = place(prefixes.length * PREFIX_WORDS);
+  header[PREFIXES_AT] = place(groups.length * PREFIX_WORDS);
+  const prefixPortsAt = place(prefixPorts.length);
   header[NAME_HEADS_AT] = place(nameHeads);
   header[NAME_HEADS_MASK] = nameHeads - 1;
   header[NAMES_AT] = place(names.length * NAME_WORDS);
@@ -263,18 +348,20 @@ export function compileEgress(
   u32.set(ranges, header[PORTS_AT]);
   u32.set(lengths, header[LENGTHS_AT]);
   u32.set(hostAddresses, header[HOST_AT]);
-  // Chains are in the order of the rules: each new element goes to the end of its chain.
+  // Chains of names are in the order of the rules: each new element goes to the end of its chain.
   const tails = new Map<number, number>();
   const chain = (headAt: number, index: number, nextAt: number): void => {
     const tail = tails.get(headAt);
     u32[tail ?? headAt] = index + 1;
     tails.set(headAt, nextAt);
   };
-  prefixes.forEach(({ words, bits, flags, rule }, i) => {
+  u32.set(prefixPorts, prefixPortsAt);
+  groups.forEach(({ words, bits, flags }, i) => {
     const at = header[PREFIXES_AT]! + i * PREFIX_WORDS;
-    u32.set([...words, bits | (flags << 8), rule, 0], at);
+    const ports = portsOf[i]!.map((word, k) => (k % 2 === 0 ? prefixPortsAt + word : word));
+    u32.set([...words, bits | (flags << 8), 0, ...ports], at);
     const hash = hashPrefix(bits, words[0]!, words[1]!, words[2]!, words[3]!);
-    chain(header[HEADS_AT]! + (hash & (heads - 1)), i, at + 6);
+    chain(header[HEADS_AT]! + (hash & (heads - 1)), i, at + PREFIX_NEXT);
   });
   let bytesAt = header[NAME_BYTES_AT]!;
   names.forEach(({ bytes, flags, rule }, i) => {
@@ -382,12 +469,12 @@ export class EgressPolicy {
       let next = u32[this.#headsAt + (hashPrefix(bits, ma, mb, mc, md) & this.#headsMask)]!;
       while (next !== 0) {
         const at = this.#prefixesAt + (next - 1) * PREFIX_WORDS;
-        next = u32[at + 6]!;
-        const rule = u32[at + 5]!;
-        if (rule >= best) break;
+        next = u32[at + PREFIX_NEXT]!;
         const lengthAndFlags = u32[at + 4]!;
         if ((lengthAndFlags & 0xff) !== bits || u32[at + 3] !== md || u32[at + 2] !== mc) continue;
-        if (u32[at + 1] !== mb || u32[at] !== ma || !this.#applies(rule, proto, port)) continue;
+        if (u32[at + 1] !== mb || u32[at] !== ma) continue;
+        const rule = this.#firstRule(at, proto, port);
+        if (rule >= best) continue;
         const flags = lengthAndFlags >>> 8;
         if (flags !== 0) {
           if (flags & Flag.host && !isHost) continue;
@@ -396,11 +483,28 @@ export class EgressPolicy {
           if (flags & Flag.internet && !isInternet(words, w)) continue;
         }
         best = rule;
-        break;
       }
     }
     if (this.hasNames) best = this.#byNames(words, w, isHost, proto, port, nowS, best);
     return this.#verdict(best);
+  }
+
+  /** @returns the first rule of the prefix at `at` for a protocol and port, or NO_RULE */
+  #firstRule(at: number, proto: number, port: number): number {
+    const u32 = this.#u32;
+    // proto is 1, 2, 4 or 8.
+    const ranges = at + PREFIX_RANGES + 2 * (31 - Math.clz32(proto));
+    const first = u32[ranges]!;
+    let low = 0;
+    let high = u32[ranges + 1]!;
+    if (high === 0) return NO_RULE;
+    // The last range that begins at the port or before it.
+    while (high - low > 1) {
+      const middle = (low + high) >>> 1;
+      if (u32[first + 2 * middle]! <= port) low = middle;
+      else high = middle;
+    }
+    return u32[first + 2 * low + 1]!;
   }
 
   /** @returns the first rule before `best` whose name has the address, or `best` */
