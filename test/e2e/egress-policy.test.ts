@@ -2,8 +2,8 @@
 /** The egress policy with real clients: curl, dig, ping, nc; changed by the API while connections exist. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
-import { engine } from '../support/engines.ts';
-import { HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
+import { engine, repoRoot } from '../support/engines.ts';
+import { GATEWAY4, HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -140,6 +140,48 @@ describeE2e('egress policy', needs, () => {
       expect(counted.policyNamesRefused).toBeGreaterThanOrEqual(1);
       await ask({ execute: 'set_policy', arguments: { policy: null } });
       await succeed(guest, ['ping', '-c1', '-W3', PEER4]);
+    });
+  });
+
+  describe.runIf(engine.name === 'bucatini')('pasta', () => {
+    const inside = async (options: readonly string[], command: string): Promise<string> => {
+      const { stdout, stderr } = await bed.run('user', [
+        ...[`${repoRoot}/bin/pasta`, '--config-net', '--quiet', '-t', 'none', '-u', 'none', ...options],
+        ...['--', 'sh', '-c', command],
+      ]);
+      return stdout + stderr;
+    };
+    const PORTS = ['-T', '7000:7001', '-U', '7000:7001'];
+    const ECHO = 'echo hello | nc -N -w 1';
+    beforeAll(async () => {
+      for (const file of ['tcp-echo.ts', 'udp-server.ts']) {
+        const server = bed.start('host', supportProgram(`clients/${file}`, 7001));
+        await eventually('it listens', 5000, () => server.printed().stdout.includes('ready'));
+      }
+    });
+
+    it('--allow, --deny: the gateway leads to the host, and so do ports of -T and -U', async () => {
+      const all = `${ECHO} 127.0.0.1 7000; ${ECHO} -u 127.0.0.1 7000; ${ECHO} ${GATEWAY4} 7001; ${ECHO} ${PEER4} ${PORT.echo}`;
+      const hellos = (text: string): number => text.split('hello').length - 1;
+      expect(hellos(await inside(PORTS, all))).toBe(4);
+      expect(hellos(await inside([...PORTS, '--deny', 'host'], all))).toBe(1);
+      expect(hellos(await inside([...PORTS, '--allow', 'host'], all))).toBe(3);
+      expect(hellos(await inside([...PORTS, '--allow', 'host:7001/udp'], all))).toBe(1);
+      expect(await inside(['--deny', 'hosts'], 'true')).toContain(
+        '--deny hosts: hosts: not one of any, host',
+      );
+    });
+
+    it('set_policy: spliced connections to the host are ended, too', async () => {
+      const path = `${bed.ramDir}/api-pasta`;
+      const deny = JSON.stringify({ execute: 'set_policy', arguments: { policy: 'deny host' } });
+      const text = await inside(
+        [...PORTS, '--api-socket', path],
+        `exec 2>&1; bash -c 'exec 3<>/dev/tcp/127.0.0.1/7000; echo one >&3; read -r -u3 a; echo "$a"
+           echo "$0" | nc -N -U ${path}; echo two >&3; read -r -t 5 -u3 b || b=ended; echo "$b"' '${deny}'`,
+      );
+      expect(text).toMatch(/^one\n\{"return":\{"flows_ended":1\}\}/);
+      expect(text).toContain('ended');
     });
   });
 

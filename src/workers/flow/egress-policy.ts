@@ -18,7 +18,7 @@
  * name could otherwise open services of the host, or of a cloud's metadata address, by an answer of his
  * (DNS rebinding).
  */
-import { addressEqual, isLinkLocal, isMulticast, isV4Mapped } from '../../proto/address.ts';
+import { addressEqual, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import type { EgressNames } from './egress-names.ts';
 
 /** Protocols of a rule, as bits. dns: queries to our own forwarder. */
@@ -117,23 +117,27 @@ const BROADCAST = [[0, 0, 0xffff, 0xffffffff], 128] as const;
 
 /**
  * Whether an address is one of the public internet: none of the blocks that the IANA registries of
- * special-purpose addresses (RFC 6890) give as not globally reachable.
+ * special-purpose addresses (RFC 6890) give as not globally reachable, and no tunnel to an IPv4 address.
  */
 function isInternet(words: Uint32Array, w: number): boolean {
-  if (isMulticast(words, w) || isLinkLocal(words, w)) return false;
-  if (isV4Mapped(words, w)) {
-    const a = words[w + 3]!;
-    const top = a >>> 24;
-    if (top === 0 || top === 10 || top === 127 || top >= 224) return false;
-    if (a >>> 20 === 0xac1 || a >>> 16 === 0xc0a8 || a >>> 22 === 0x191) return false; // 172.16/12, 192.168/16, 100.64/10
-    // 192.0.0/24, 192.0.2/24, 198.51.100/24, 203.0.113/24, 198.18/15
-    const c = a >>> 8;
-    return c !== 0xc00000 && c !== 0xc00002 && c !== 0xc63364 && c !== 0xcb0071 && a >>> 17 !== 0x6309;
-  }
+  if (isV4Mapped(words, w)) return isInternet4(words[w + 3]!);
   const a = words[w]!;
-  // The NAT64 prefix 64:ff9b::/96, and 2000::/3 without 2001:db8::/32.
-  if (a === 0x0064ff9b && words[w + 1] === 0 && words[w + 2] === 0) return true;
-  return a >>> 29 === 1 && a !== 0x20010db8;
+  // NAT64 (RFC 6052 section 3.1): the IPv4 address in it counts.
+  if (a === 0x0064ff9b && words[w + 1] === 0 && words[w + 2] === 0) return isInternet4(words[w + 3]!);
+  if (a >>> 29 !== 1) return false; // outside of 2000::/3
+  if (a >>> 16 === 0x2002) return false; // 6to4
+  if (a >>> 9 === 0x20010000 >>> 9) return false; // 2001::/23: Teredo and others
+  return a !== 0x20010db8 && a >>> 12 !== 0x3fff0; // documentation
+}
+
+function isInternet4(a: number): boolean {
+  const top = a >>> 24;
+  if (top === 0 || top === 10 || top === 127 || top >= 224) return false;
+  // 172.16/12, 192.168/16, 169.254/16, 100.64/10
+  if (a >>> 20 === 0xac1 || a >>> 16 === 0xc0a8 || a >>> 16 === 0xa9fe || a >>> 22 === 0x191) return false;
+  // 192.0.0/24, 192.0.2/24, 198.51.100/24, 203.0.113/24, 198.18/15
+  const c = a >>> 8;
+  return c !== 0xc00000 && c !== 0xc00002 && c !== 0xc63364 && c !== 0xcb0071 && a >>> 17 !== 0x6309;
 }
 
 function hashPrefix(bits: number, a: number, b: number, c: number, d: number): number {
