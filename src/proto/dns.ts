@@ -1,15 +1,17 @@
 /**
- * DNS messages, RFC 1035 section 4.1: the header and the question, which is all that a forwarder reads.
+ * DNS messages, RFC 1035 section 4.1: the header and the question, which is all that a forwarder reads; and
+ * the addresses of an answer, for the egress policy.
  *
  *  +0 id u16   +2 |QR| opcode, 4 |AA|TC|RD| |RA|Z|AD|CD| rcode, 4 |
  *  +4 qdCount u16   +6 anCount u16   +8 nsCount u16   +10 arCount u16
- *  +12 question: labels (length u8, bytes) ending in 0, type u16, class u16; then records, not read
+ *  +12 question: labels (length u8, bytes) ending in 0, type u16, class u16; then records
  *
  * Over TCP each message has a u16 length in front; `at` is the offset behind that length.
  *
  * Invariant: once dnsCheck() === 0, header and question may be read unchecked.
  */
-import { readU16, writeU16, writeU32 } from './be.ts';
+import { addressRead, addressSetIpv4 } from './address.ts';
+import { readU16, readU32, writeU16, writeU32 } from './be.ts';
 import { Drop } from './drop.ts';
 
 export const DNS_PORT = 53;
@@ -43,6 +45,14 @@ export function dnsQuestionBytes(pool: Uint8Array, at: number, bytes: number): n
     if (i - DNS_HEADER_BYTES >= NAME_MAX_BYTES) return Drop.dnsQuestion;
   }
   return Drop.dnsQuestion;
+}
+
+/**
+ * Length of the question's name without the root's zero, from `at + DNS_HEADER_BYTES` on.
+ * @returns -1 when the message has no well-formed question
+ */
+export function dnsNameBytes(pool: Uint8Array, at: number, bytes: number): number {
+  return dnsCheck(pool, at, bytes) < 0 ? -1 : dnsQuestionBytes(pool, at, bytes) - 5;
 }
 
 /**
@@ -128,4 +138,79 @@ export function dnsErrorWrite(
   writeU32(pool, at + 4, questionBytes < 0 ? 0 : 0x00010000); // one question, no answer
   writeU32(pool, at + 8, 0);
   return bytes;
+}
+
+const TYPE_A = 1;
+const TYPE_CNAME = 5;
+const TYPE_AAAA = 28;
+const CLASS_IN = 1;
+/** Fixed part of a record, behind its name: type, class, TTL, length of the data. */
+const RECORD_BYTES = 10;
+
+/**
+ * The addresses in a message's answer section, one after the other (RFC 1035 section 4.1.3, RFC 3596). Those
+ * of all A and AAAA records count, whatever their owner's name is: a resolver puts only the records there to
+ * which the question's name leads. An object is used for many messages.
+ *
+ *     for (found.begin(u8, at, bytes); found.next(); ) use(found.words, found.ttlS);
+ */
+export class DnsAddresses {
+  /** The address, IPv4 as v4-mapped. */
+  readonly words = new Uint32Array(4);
+  /** The least TTL of the record and of the CNAME records in front of it, in seconds. */
+  ttlS = 0;
+  #pool: Uint8Array = new Uint8Array(0);
+  #at = 0;
+  #end = 0;
+  #left = 0;
+  #chainTtlS = 0;
+
+  /** Begin with a message that has passed dnsCheck(). @param bytes  nothing past them is read */
+  begin(pool: Uint8Array, at: number, bytes: number): void {
+    this.#pool = pool;
+    this.#at = at + DNS_HEADER_BYTES + dnsQuestionBytes(pool, at, bytes);
+    this.#end = at + bytes;
+    this.#left = readU16(pool, at + 6);
+    this.#chainTtlS = 0x7fffffff;
+  }
+
+  /** Find the next address. @returns false: there is none, or the rest is malformed or missing */
+  next(): boolean {
+    const pool = this.#pool;
+    while (this.#left > 0) {
+      this.#left--;
+      const at = this.#skipName(this.#at);
+      if (at < 0 || at + RECORD_BYTES > this.#end) break;
+      const dataBytes = readU16(pool, at + 8);
+      const dataAt = at + RECORD_BYTES;
+      if (dataAt + dataBytes > this.#end) break;
+      this.#at = dataAt + dataBytes;
+      const type = readU16(pool, at);
+      // RFC 2181 section 8: a TTL with the top bit set is 0.
+      const ttl = readU32(pool, at + 4);
+      const ttlS = ttl > 0x7fffffff ? 0 : ttl;
+      if (readU16(pool, at + 2) !== CLASS_IN) continue;
+      if (type === TYPE_CNAME) this.#chainTtlS = Math.min(this.#chainTtlS, ttlS);
+      else if (type === TYPE_A && dataBytes === 4) addressSetIpv4(this.words, 0, readU32(pool, dataAt));
+      else if (type === TYPE_AAAA && dataBytes === 16) addressRead(pool, dataAt, this.words, 0);
+      if ((type !== TYPE_A || dataBytes !== 4) && (type !== TYPE_AAAA || dataBytes !== 16)) continue;
+      this.ttlS = Math.min(this.#chainTtlS, ttlS);
+      return true;
+    }
+    this.#left = 0;
+    return false;
+  }
+
+  /** @returns offset behind the name at `at`, which may end in a pointer; -1: malformed */
+  #skipName(at: number): number {
+    const pool = this.#pool;
+    for (let i = at; i < this.#end; ) {
+      const length = pool[i]!;
+      if (length === 0) return i + 1;
+      if (length >= 0xc0) return i + 2;
+      if (length > 63) return -1;
+      i += length + 1;
+    }
+    return -1;
+  }
 }

@@ -105,6 +105,11 @@ const TABLE = {
     'datagrams',
     'Datagrams to multicast groups and broadcast addresses that the guest got',
   ],
+  policyFlowsEnded: ['flows', 'Flows ended because a new egress policy denies them'],
+  policyNamesRefused: [
+    'events',
+    'DNS queries answered REFUSED because the egress policy permits no such name',
+  ],
   // host-io
   groupSendsLooped: [
     'datagrams',

@@ -301,6 +301,7 @@ export interface ThreadStages {
   readonly hostIo: HostIo | null;
   /** Of a lane. */
   readonly mover: FlowMover | null;
+  readonly splice: Splice | null;
   /** The thread's flows, by section number of flow-report.ts. */
   readonly flowSources: ReadonlyMap<number, FlowSource>;
 }
@@ -316,6 +317,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   const shards: Shard[] = [];
   const flowSources = new Map<number, FlowSource>();
   let hostIo: HostIo | null = null;
+  let splice: Splice | null = null;
   let tapReader: TapReader | null = null;
 
   for (let r = 0; r < threads.readers; r++) {
@@ -349,6 +351,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     stages.push(host);
     if (loopback !== undefined) {
       stages.push(loopback);
+      splice = loopback;
       loopback.flowSources.forEach((source, i) => {
         flowSources.set(threads.shards + i, source);
       });
@@ -365,7 +368,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   // The shard again, after host-io: what sockets received goes to the guest in the same round, not after
   // another read of the TAP.
   if (plan.threads.kind !== 'pipeline' && plan.tap !== undefined) order.push(shards[0]!);
-  return { stages, order, reader: tapReader, shards, hostIo, mover, flowSources };
+  return { stages, order, reader: tapReader, shards, hostIo, splice, mover, flowSources };
 }
 
 function spliceStage(plan: EnginePlan, splice: SplicePlan, parts: ThreadParts): Splice {

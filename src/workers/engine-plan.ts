@@ -241,6 +241,14 @@ export interface HostChange {
   readonly dhcpGateway?: string;
 }
 
+/** The egress policy, in shared memory: which destinations the guest may reach (flow/egress.ts). */
+export interface EgressPlan {
+  /** compileEgress(). Never changed: EngineHandle.setEgress() takes another block. */
+  readonly policy: SharedArrayBuffer;
+  /** EGRESS_NAMES_BYTES: addresses that the DNS forwarder answered. The same for all policies of an engine. */
+  readonly names: SharedArrayBuffer;
+}
+
 export interface PoolPlan {
   readonly smallSlots: number;
   readonly largeSlots: number;
@@ -286,6 +294,8 @@ export interface EnginePlan {
   readonly listenerCapacity?: number;
   /** Absent: all connections go through the TAP, whatever ListenerPlan.path is. */
   readonly splice?: SplicePlan;
+  /** Absent: the guest may reach everything. */
+  readonly egress?: EgressPlan;
   readonly pool: PoolPlan;
   /** Absent: the namespace has no interface, and only the splice stage runs. */
   readonly tap?: TapPlan;

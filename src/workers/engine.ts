@@ -48,7 +48,7 @@ import { errnoText } from '../sys/libc.ts';
 import { raiseOpenFiles } from '../sys/process.ts';
 import { ElasticLanes } from './elastic-lanes.ts';
 import { engineMemory } from './engine-memory.ts';
-import type { EnginePlan, HostChange, ListenerPlan, ThreadsPlan } from './engine-plan.ts';
+import type { EgressPlan, EnginePlan, HostChange, ListenerPlan, ThreadsPlan } from './engine-plan.ts';
 import { divideBuckets } from './flow/flow-owner.ts';
 import { type FlowPage, NO_FLOWS } from './flow/flow-report.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
@@ -129,6 +129,13 @@ export interface EngineHandle {
     remove: readonly ListenerPlan[],
     add: readonly ListenerPlan[],
   ): Promise<readonly ListenFailure[]>;
+  /**
+   * Replace the egress policy. New flows are subject to the new one; flows that exist and that it denies are
+   * ended; all others are left alone.
+   * @param plan  undefined: none. Its `names` are those of the plan before
+   * @returns how many flows were ended, when all packet threads have it
+   */
+  setEgress(plan: EgressPlan | undefined): Promise<number>;
   /** At most `limit` flows in the order of their ids, beginning after the id `after` (-1: with the first). */
   listFlows(after: number, limit: number): Promise<FlowList>;
 }
@@ -231,6 +238,8 @@ class Engine implements EngineHandle {
   /** Changes of the plan since the start, for lanes that open later; undefined: none. */
   #resolvers: readonly string[] | undefined;
   #hostChange: HostChange | undefined;
+  /** Holds the policy once it was changed. */
+  #egress: { readonly plan?: EgressPlan } | undefined;
   /** Lane whose thread is being started; -1: none. */
   #opening = -1;
   /** Ends the wait for that thread. */
@@ -241,6 +250,8 @@ class Engine implements EngineHandle {
   readonly #sharing: readonly PromiseWithResolvers<void>[][];
   /** By thread: requests that wait for an answer, oldest first. */
   readonly #flowPages: readonly PromiseWithResolvers<FlowPage>[][];
+  /** By thread: requests `egress` that wait for an answer, oldest first. */
+  readonly #egressTaken: readonly PromiseWithResolvers<number>[][];
   readonly #onReadable = new Map<number, () => void>();
   readonly failed = this.#failure.promise;
   readonly datagramPorts = this.#views.datagramPorts;
@@ -269,6 +280,7 @@ class Engine implements EngineHandle {
     });
     this.#flowPages = Array.from({ length: threads.threads }, () => []);
     this.#sharing = Array.from({ length: threads.threads }, () => []);
+    this.#egressTaken = Array.from({ length: threads.threads }, () => []);
     this.#pcapFd = plan.pcapFile === undefined ? -1 : openPcap(plan.pcapFile);
     this.#logs = new LogReader(sab, layout);
   }
@@ -344,6 +356,7 @@ class Engine implements EngineHandle {
       port1.close();
       for (const asked of this.#flowPages[lane]!.splice(0)) asked.resolve(NO_FLOWS);
       for (const asked of this.#sharing[lane]!.splice(0)) asked.resolve();
+      for (const asked of this.#egressTaken[lane]!.splice(0)) asked.resolve(0);
       throw cause;
     } finally {
       clearTimeout(timer);
@@ -352,6 +365,7 @@ class Engine implements EngineHandle {
     }
     if (this.#resolvers !== undefined) this.#postTo(lane, { kind: 'resolvers', list: this.#resolvers });
     if (this.#hostChange !== undefined) this.#postTo(lane, { kind: 'host', change: this.#hostChange });
+    if (this.#egress !== undefined) void this.#askForEgress(lane, this.#egress);
   }
 
   #task(thread: number, port: Port): ThreadTask {
@@ -401,6 +415,7 @@ class Engine implements EngineHandle {
     } else if (report.kind === 'stopped') stopped.resolve();
     else if (report.kind === 'listening') this.#listening.shift()?.resolve(report.failures);
     else if (report.kind === 'shared') this.#sharing[thread]!.shift()?.resolve();
+    else if (report.kind === 'egress') this.#egressTaken[thread]!.shift()?.resolve(report.ended);
     else if (report.kind === 'readable') this.#onReadable.get(report.fd)?.();
     else if (report.kind === 'flows') this.#flowPages[thread]!.shift()?.resolve(report.page);
     else if (report.kind !== 'failed') this.#lanes?.onReport(thread, report);
@@ -570,6 +585,20 @@ class Engine implements EngineHandle {
     // The index of the interface says that there is none now, where it is absent.
     const { linkLocalScope: _, ...before } = this.#hostChange ?? {};
     this.#hostChange = { ...before, ...change };
+  }
+
+  async setEgress(plan: EgressPlan | undefined): Promise<number> {
+    const egress = plan === undefined ? {} : { plan };
+    this.#egress = egress;
+    const ended = await Promise.all(this.#ports.map((_, thread) => this.#askForEgress(thread, egress)));
+    return ended.reduce((sum, n) => sum + n, 0);
+  }
+
+  #askForEgress(thread: number, egress: { readonly plan?: EgressPlan }): Promise<number> {
+    const answer = Promise.withResolvers<number>();
+    this.#egressTaken[thread]!.push(answer);
+    this.#postTo(thread, { kind: 'egress', ...egress });
+    return answer.promise;
   }
 
   watchHangUp(fd: number, onHangUp: () => void): void {

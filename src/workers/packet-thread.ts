@@ -21,7 +21,7 @@ import { errnoText } from '../sys/libc.ts';
 import { mapLargeArrays } from '../sys/memory.ts';
 import { attachQueue, detachQueue } from '../sys/tap-queue.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
-import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
+import type { EgressPlan, EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
 import { isnKeyOfThread } from './flow/isn-key.ts';
 import type { GiveRequest } from './flow-mover.ts';
@@ -78,6 +78,8 @@ export type ThreadReport =
   | { readonly kind: 'load'; readonly share: number; readonly flows: number }
   /** The answer to `give`; `left`: buckets that the lane still has, where all were to go. */
   | { readonly kind: 'gave'; readonly left: number; readonly flows: number; readonly all: boolean }
+  /** The answer to `egress`: how many flows the new policy has ended. */
+  | { readonly kind: 'egress'; readonly ended: number }
   /** The answer to `share`. */
   | { readonly kind: 'shared' }
   /** The answer to `queue`. errno 0: done. */
@@ -90,6 +92,8 @@ export type ThreadReport =
 export type ThreadMessage =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
+  /** The egress policy is another one; absent: none. */
+  | { readonly kind: 'egress'; readonly plan?: EgressPlan }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
   | {
       readonly kind: 'changeListeners';
@@ -241,11 +245,15 @@ class PacketThread {
       const got = receive(this.#task.port);
       if (got === undefined) return;
       const message = got.message as ThreadMessage;
-      const { shards, hostIo } = this.#built;
+      const { shards, hostIo, splice } = this.#built;
       if (message.kind === 'resolvers') for (const shard of shards) shard.setResolvers(message.list);
       else if (message.kind === 'host') {
         for (const shard of shards) shard.hostChanged(message.change);
         hostIo?.hostChanged(message.change);
+      } else if (message.kind === 'egress') {
+        let ended = splice?.setEgress(message.plan) ?? 0;
+        for (const shard of shards) ended += shard.setEgress(message.plan);
+        this.#task.port.postMessage({ kind: 'egress', ended } satisfies ThreadReport);
       } else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
       else if (message.kind === 'startThread') startPacketThread(message.program, message.name, message.task);
       else if (message.kind === 'give') this.#built.mover!.give(message, performance.now());

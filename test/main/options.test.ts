@@ -6,13 +6,20 @@ import { poolPlan } from '../../src/main/cli/pool-plan.ts';
 import { UsageError } from '../../src/main/cli/values.ts';
 import { slotShares } from '../../src/workers/placement.ts';
 
+/** The first command that has the option. */
+const commandOf = (name: string): CommandName =>
+  OPTIONS.find((o) => `--${o.name}` === name)?.commands[0] ?? 'run';
+
 function settings(...args: string[]): Settings {
-  const parsed = parseArguments('run', args);
+  const parsed = parseArguments(commandOf(args[0]?.replace(/=.*/, '') ?? ''), args);
   if (parsed.kind !== 'go') throw new Error(parsed.kind);
   return parsed.settings;
 }
 
-function message(args: readonly string[], command: CommandName = 'run'): string {
+function message(
+  args: readonly string[],
+  command: CommandName = commandOf(args[0]?.replace(/=.*/, '') ?? ''),
+): string {
   try {
     parseArguments(command, args);
   } catch (error) {
@@ -132,6 +139,12 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
       [['mdns'], 'not a group'],
     ],
   },
+  // Their items are parsed later: host/egress-control.ts.
+  '--allow': { good: [[['any'], { egress: [{ allow: true, text: 'any' }] }]], bad: [] },
+  '--deny': { good: [[['host,any:25'], { egress: [{ allow: false, text: 'host,any:25' }] }]], bad: [] },
+  '--policy': { good: [[['x'], { policy: 'x' }]], bad: [[[''], 'file name']] },
+  '--protocol': { good: [[['udp'], { protocol: 'udp' }]], bad: [[['sctp'], 'not one of tcp, udp']] },
+  '--name': { good: [[['example.org'], { name: 'example.org' }]], bad: [] },
   '--outbound-interface': {
     good: [[['eth0'], { outboundInterface: 'eth0' }]],
     bad: [[['not an interface'], '1 to 15']],

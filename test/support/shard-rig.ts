@@ -25,6 +25,7 @@ import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Addressing } from '../../src/workers/flow/addressing.ts';
+import { Egress } from '../../src/workers/flow/egress.ts';
 import { flowHash } from '../../src/workers/flow/flow-hash.ts';
 import { groupRulesOf } from '../../src/workers/flow/group-rules.ts';
 import { ShardFlows } from '../../src/workers/flow/shard-flows.ts';
@@ -168,6 +169,7 @@ export class ShardRig {
       timers: new TimerWheel(flows * TIMER_KINDS, 4, 0),
       owners: shard.owners,
       groups: groupRulesOf(plan),
+      egress: new Egress(plan.egress, { isDue: () => true, tell: (text) => this.logs.push(text) }),
       toHost: shard.toHost,
       guest: guest as unknown as GuestLink,
       now: 0,

@@ -2,15 +2,16 @@
 /**
  * The requests of slirp4netns's API socket, for every front end: JSON in both directions, one request for
  * each connection. Clients add, list and remove published ports of the host while the engine runs. Changes
- * are made one after the other. Three requests are not in the original: `info` (addresses and settings),
- * `stats` (the engine's counters) and `list_flows`. The main thread answers the first two from shared memory,
+ * are made one after the other. Five requests are not in the original: `info` (addresses and settings),
+ * `stats` (the engine's counters), `list_flows`, `get_policy` and `set_policy`. The main thread answers the first two from shared memory,
  * without asking a packet thread; for `list_flows` it asks the packet threads for one page at a time. The
  * users' text is docs/api.md.
  */
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { AddressPlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import type { FlowInfo } from '../../workers/flow-list.ts';
-import { addressOf } from '../cli/values.ts';
+import { addressOf, UsageError } from '../cli/values.ts';
+import type { EgressControl } from '../host/egress-control.ts';
 import { listenersCollide } from '../host/host-ports.ts';
 import { type AddedPorts, MAX_ADDED_PORTS } from './added-ports.ts';
 import { readRequestJson } from './request-json.ts';
@@ -25,6 +26,8 @@ export interface ApiOptions {
   readonly addresses: Pick<AddressPlan, 'mtu' | 'ipv4' | 'ipv6'>;
   /** Absent: the namespace has no interface, and published ports lead to its loopback. */
   readonly interfaceName?: string;
+  /** Absent: the egress policy can be neither read nor set. */
+  readonly egress?: Pick<EgressControl, 'text' | 'replace'> | undefined;
   /** As in the answer to `info`. */
   readonly program: string;
   readonly version: string;
@@ -50,6 +53,7 @@ const Refusal = {
   argument: (name: string): string => `add_hostfwd: bad arguments.${name}`,
   addFailed: 'add_hostfwd: slirp_add_hostfwd failed',
   badId: 'remove_hostfwd: bad arguments.id',
+  policy: 'set_policy: bad arguments.policy',
   flows: (name: string): string => `list_flows: bad arguments.${name}`,
 } as const;
 
@@ -126,8 +130,29 @@ export class Api {
       }
       case 'list_flows':
         return this.#listFlows(args);
+      case 'get_policy':
+        return { return: { policy: this.#egress.text ?? null } };
+      case 'set_policy':
+        return { return: { flows_ended: await this.#setPolicy(args.policy) } };
       default:
         throw new RequestError(Refusal.unknownExecute);
+    }
+  }
+
+  get #egress(): NonNullable<ApiOptions['egress']> {
+    const { egress } = this.#options;
+    if (egress === undefined) throw new RequestError(Refusal.unknownExecute);
+    return egress;
+  }
+
+  /** @param policy  the text of a file; null: none. @returns how many flows were ended */
+  async #setPolicy(policy: unknown): Promise<number> {
+    if (typeof policy !== 'string' && policy !== null) throw new RequestError(Refusal.policy);
+    try {
+      return await this.#egress.replace(policy ?? undefined);
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error;
+      throw new RequestError(`set_policy: ${error.message}`);
     }
   }
 

@@ -12,6 +12,9 @@ import { BEFORE_VALUE } from './request-json.ts';
 
 /** Maximum bytes of a request: slirp4netns has a buffer of 4095 bytes, of which one must stay free. */
 const MAX_REQUEST_BYTES = 4094;
+/** The same for a request that sets a policy, which begins as follows (api.ts). */
+const MAX_POLICY_BYTES = 1024 * 1024;
+const SETS_POLICY = /^\ufeff?\s*\{\s*"execute"\s*:\s*"set_policy"/;
 /**
  * Up to EVICT_ABOVE_CLIENTS clients may be idle. Above that number, a new client takes the place of one that
  * has been connected for EVICTABLE_AFTER_MS without a whole request. More than MAX_CLIENTS are never
@@ -114,6 +117,7 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
   options.onClient?.();
   let received = Buffer.alloc(0);
   let done = false;
+  let isPolicy = false;
   const reply = async (request: string | undefined): Promise<void> => {
     done = true;
     client.awaitsReply = true;
@@ -139,10 +143,12 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
   socket.setTimeout(IDLE_MS, () => finish(received.toString('utf8')));
   socket.on('data', (chunk: Buffer) => {
     if (done) return;
-    received = Buffer.concat([received, chunk.subarray(0, MAX_REQUEST_BYTES + 1 - received.length)]);
+    if (received.length === 0) isPolicy = SETS_POLICY.test(chunk.toString('utf8'));
+    const most = isPolicy ? MAX_POLICY_BYTES : MAX_REQUEST_BYTES;
+    received = Buffer.concat([received, chunk.subarray(0, most + 1 - received.length)]);
     const text = received.toString('utf8');
     const value = firstJsonValue(text) ?? (mayBecomeJsonValue(text) ? undefined : text);
-    if (received.length > MAX_REQUEST_BYTES) finish(undefined);
+    if (received.length > most) finish(undefined);
     else if (value !== undefined) finish(value);
     else socket.setTimeout(PAUSE_MS);
   });

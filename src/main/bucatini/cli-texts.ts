@@ -40,6 +40,12 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     about:
       'Makes two network namespaces (this needs no root, and nothing outside them is touched), and starts `bucatini run` in one and servers in the other. Then it pings, resolves names, downloads and uploads with checksums over IPv4 and IPv6, and measures the throughput. The status is 1 when a step failed.',
   },
+  policy: {
+    operands: 'test [OPTIONS] FILE ADDR[:PORT] | NAME[:PORT]',
+    summary: 'Explain what an egress policy says about a destination.',
+    about:
+      'Reads FILE, a policy of `run` and `attach`, and prints which of its rules decides about the destination, which programs inside would connect to. An IPv6 address with a port stands in brackets. For a NAME it prints whether our DNS forwarder answers the query, and which rule decides about the addresses that it answers. The status is 0 if the destination is allowed, 2 if it is denied, 1 for errors. docs/policy.md describes the file.',
+  },
   'switch-over': {
     operands: '',
     summary: "Make this user's Podman and Buildah use bucatini's pasta and slirp4netns.",

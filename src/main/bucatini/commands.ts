@@ -8,6 +8,7 @@ export const COMMAND_NAMES = [
   'attach',
   'doctor',
   'selftest',
+  'policy',
   'switch-over',
   'switch-back',
   'bug-report',

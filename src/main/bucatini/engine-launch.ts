@@ -1,6 +1,7 @@
 /**
  * The part of the start that `run` and `attach` have in common (host/start.ts): from Settings to an engine.
  */
+import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import {
   DEFAULT_POLICY,
@@ -14,6 +15,7 @@ import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { parseImpairment } from '../cli/impairment.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
+import type { EgressControl } from '../host/egress-control.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
@@ -113,12 +115,21 @@ export interface SettingsInput {
 /** Input of SettingsFrontEnd. */
 export interface SettingsStart extends SettingsInput {
   readonly sockets: SharedArrayBuffer | undefined;
+  /** Absent: there is no egress policy, and none can be set. */
+  readonly egress: EgressControl | undefined;
 }
 
-/** What comes before the namespace is set up. */
+/**
+ * What comes before the namespace is set up.
+ * @throws UsageError about the egress policy
+ */
 export async function settingsStart(input: SettingsInput): Promise<SettingsStart> {
+  const { settings } = input;
+  let egress: EgressControl | undefined;
+  if (settings.egress.length > 0 || settings.policy !== undefined || settings.apiSocket !== undefined)
+    egress = new (await import('../host/egress-control.ts')).EgressControl(settings);
   await holdOutputs();
-  return { ...input, sockets: await socketSource(input.settings) };
+  return { ...input, sockets: await socketSource(settings), egress };
 }
 
 /** The hooks that `run` and `attach` have in common. */
@@ -143,9 +154,11 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     this.job = { settings, target, sockets, tapQueues: queues };
   }
 
-  plan(made: NetnsTap, engine: EngineLoaded): EnginePlan {
+  plan(made: NetnsTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {
     const { settings, sockets } = this.#start;
-    return enginePlan(settings, made, engine.engineKeys(), sockets, this.#multicast);
+    const egress = this.#start.egress?.plan(host);
+    const plan = enginePlan(settings, made, engine.engineKeys(), sockets, this.#multicast);
+    return { ...plan, ...(egress && { egress }) };
   }
 
   configured(notes: readonly string[]): void {
@@ -158,12 +171,14 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
    */
   following(engine: EngineHandle, { network }: NetnsTap): Following {
     const { outboundInterface, dns } = this.#start.settings;
+    this.#start.egress?.started(engine);
     return {
       nameservers: network.nameservers,
       resolvers: network.addresses.resolvers,
       followsFile: dns === undefined,
       boundInterfaces: [outboundInterface],
       hostChanged: (host, links) => {
+        this.#start.egress?.hostChanged(host);
         const now = hostNetwork(links, host.addresses(), host.routes(), true);
         const scope = findTemplate(now, 6, outboundInterface)?.linkIndex;
         engine.hostChanged(scope === undefined ? {} : { linkLocalScope: scope });
@@ -176,13 +191,13 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     engine: EngineHandle,
     { network: { addresses, interfaceName } }: NetnsTap,
   ): Promise<ApiSocket | undefined> {
-    const { settings, program, version } = this.#start;
+    const { settings, program, version, egress } = this.#start;
     if (settings.apiSocket === undefined) return undefined;
     const { openApiOption } = await import('../api/server.ts');
     const ports = portsBeside(engine, published(settings));
     return openApiOption(
       settings.apiSocket,
-      { engine, ports, addresses, interfaceName, program, version: version() },
+      { engine, ports, addresses, interfaceName, program, version: version(), egress },
       { onError: (error) => this.log('warning', error.message) },
     );
   }

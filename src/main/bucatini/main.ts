@@ -28,7 +28,9 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
   const booted = startsEngine(command) ? bootPacketThread('packet thread 0') : undefined;
   try {
     const { parseArguments } = await import('./options.ts');
-    const parsed = parseArguments(command, args);
+    // The options of `policy test` stand behind its name.
+    const tests = command === 'policy' && args[0] === 'test';
+    const parsed = parseArguments(command, tests ? args.slice(1) : args);
     if (parsed.kind !== 'go') {
       await printText(command, parsed.kind);
       // scripts/build.ts fills the compile cache by this call. exitAfter() would not write it.
@@ -47,6 +49,8 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
       case 'selftest':
         refuseOperands(operands);
         return await (await import('./selftest/selftest.ts')).selftest();
+      case 'policy':
+        return (await import('./policy.ts')).policy(settings, tests ? operands : []);
       case 'switch-over':
       case 'switch-back': {
         refuseOperands(operands);

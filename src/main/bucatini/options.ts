@@ -13,7 +13,7 @@ import { MAX_LANES } from '../../ring/layout.ts';
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
-import { API_SOCKET_HELP, fieldsOf, namesOf } from '../cli/option-fields.ts';
+import { API_SOCKET_HELP, fieldsOf, namesOf, POLICY_HELP } from '../cli/option-fields.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
 import {
   type AddressWithPrefix,
@@ -60,6 +60,12 @@ export interface Settings {
   readonly publish: readonly ListenerPlan[];
   /** Path of the API socket (api.ts). */
   readonly apiSocket?: string;
+  /** Values of --allow and --deny, in their order; file of --policy (host/egress-control.ts). */
+  readonly egress: readonly { readonly allow: boolean; readonly text: string }[];
+  readonly policy?: string;
+  /** Of `policy test`. */
+  readonly protocol?: string;
+  readonly name?: string;
   /** Connections from the host's loopback to published ports bypass the TAP. */
   readonly splice: boolean;
   readonly threads: Threads;
@@ -94,6 +100,7 @@ export interface OptionSpec {
 const MAX_SHARDS = 16;
 /** With less, a lane has too few large slots for streams, fragments and DNS queries at the same time. */
 const MIN_LANE_MIB = 4;
+const TEST_PROTOCOLS = ['tcp', 'udp', 'icmp', 'dns'] as const;
 const ENGINE: readonly CommandName[] = ['run', 'attach'];
 const ALL: readonly CommandName[] = COMMAND_NAMES;
 
@@ -260,6 +267,59 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('outboundInterface', parseInterfaceName),
   },
   {
+    name: 'allow',
+    value: POLICY_HELP.items,
+    group: 'Connections',
+    help: POLICY_HELP.allow,
+    default: 'everything may be reached',
+    repeatable: true,
+    commands: ENGINE,
+    set: (draft, text) => {
+      draft.egress = [...(draft.egress ?? []), { allow: true, text }];
+    },
+  },
+  {
+    name: 'deny',
+    value: POLICY_HELP.items,
+    group: 'Connections',
+    help: POLICY_HELP.deny,
+    repeatable: true,
+    commands: ENGINE,
+    set: (draft, text) => {
+      draft.egress = [...(draft.egress ?? []), { allow: false, text }];
+    },
+  },
+  {
+    name: 'policy',
+    value: 'FILE',
+    group: 'Connections',
+    help: POLICY_HELP.policy,
+    commands: ENGINE,
+    set: (draft, text) => {
+      if (text === '') throw new UsageError('is empty; write a file name');
+      draft.policy = text;
+    },
+  },
+  {
+    name: 'protocol',
+    value: 'PROTO',
+    group: 'Connections',
+    help: `Protocol to test: ${TEST_PROTOCOLS.join(', ')}.`,
+    default: 'tcp with a port, icmp without',
+    commands: ['policy'],
+    set: parsed('protocol', (text) => parseChoice(text, TEST_PROTOCOLS)),
+  },
+  {
+    name: 'name',
+    value: 'NAME',
+    group: 'Connections',
+    help: 'The tested address is one that our DNS forwarder answered for this name.',
+    commands: ['policy'],
+    set: (draft, text) => {
+      draft.name = text;
+    },
+  },
+  {
     name: 'threads',
     value: 'auto|fused|pipeline[=N]|lanes=N|lanes=MIN-MAX',
     group: 'Engine',
@@ -378,6 +438,7 @@ function complete(command: CommandName, draft: Draft): Settings {
     ipv6: true,
     configure: true,
     publish: [],
+    egress: [],
     splice: false,
     threads: { kind: 'auto' },
     logLevel: command === 'run' ? 'warning' : 'info',

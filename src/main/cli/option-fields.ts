@@ -40,3 +40,13 @@ export const namesOf = (o: { readonly name: string; readonly short?: string }): 
 /** Help text of --api-socket, in `bucatini` and in `pasta`. */
 export const API_SOCKET_HELP =
   'Unix socket for requests while running: publish ports, list flows, read counters';
+
+/** The options of the egress policy, in `bucatini` and in `pasta`. */
+export const POLICY_HELP = {
+  items: 'TARGET[:PORT[-PORT]][/PROTO],...',
+  allow:
+    'Programs inside may reach these destinations: a prefix (10.0.0.0/8; an IPv6 one with ports in brackets), a name (example.org, *.example.org: the addresses that our DNS forwarder answers), or any, private, internet, host, multicast. PROTO: tcp, udp, icmp or dns (docs/policy.md). The first of all --allow and --deny that matches decides; what none matches is denied if there is an --allow.',
+  deny: 'Programs inside may not reach these destinations: TCP is reset, UDP and ping get an ICMP error, names REFUSED. Values as for --allow.',
+  policy:
+    'Rules as for --allow and --deny, one in each line (docs/policy.md). They come after those of the options.',
+} as const;

@@ -88,6 +88,9 @@ export interface PastaConf {
   readonly apiSocket?: string;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
+  /** Values of --allow and --deny, in their order; file of --policy (host/egress-control.ts). */
+  readonly egress: readonly { readonly allow: boolean; readonly text: string }[];
+  readonly policy?: string;
   readonly pcap?: string;
   readonly pidFile?: string;
   /** Descriptor that carries the frames; no interface is made. */
@@ -126,6 +129,7 @@ export function defaults(): Draft {
     freebind: false,
     mapGateway: true,
     ports: [],
+    egress: [],
     netnsOnly: false,
     netnsQuit: true,
     pidns: true,

@@ -8,7 +8,7 @@
  */
 import type { OptionShape } from '../cli/getopt.ts';
 import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
-import { API_SOCKET_HELP, fieldsOf } from '../cli/option-fields.ts';
+import { API_SOCKET_HELP, fieldsOf, POLICY_HELP } from '../cli/option-fields.ts';
 import {
   DEFAULT_MTU,
   isInterfaceName,
@@ -204,6 +204,37 @@ const ENTRIES: readonly Entry[] = [
     help: `${MULTICAST_HELP} passt's pasta does not have this option.`,
     set: (d, text, written) => {
       d.multicast = addMulticast(d.multicast, named(written, text, parseMulticast));
+    },
+  },
+  {
+    name: 'allow',
+    ours: true,
+    value: POLICY_HELP.items,
+    group: 'Services',
+    help: `${POLICY_HELP.allow} passt's pasta does not have this option.`,
+    set: (d, text) => {
+      d.egress = [...d.egress, { allow: true, text }];
+    },
+  },
+  {
+    name: 'deny',
+    ours: true,
+    value: POLICY_HELP.items,
+    group: 'Services',
+    help: `${POLICY_HELP.deny} passt's pasta does not have this option.`,
+    set: (d, text) => {
+      d.egress = [...d.egress, { allow: false, text }];
+    },
+  },
+  {
+    name: 'policy',
+    ours: true,
+    value: 'FILE',
+    group: 'Services',
+    help: `${POLICY_HELP.policy} passt's pasta does not have this option.`,
+    set: (d, text, written) => {
+      if (text === '') throw new UsageError(`${written} "": is empty; write a file name`);
+      d.policy = text;
     },
   },
   { name: 'help', short: 'h', group: 'General', help: 'Print this text and exit.' },

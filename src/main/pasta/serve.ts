@@ -17,11 +17,13 @@ import { hostname } from 'node:os';
 import { Errno } from '../../sys/constants.ts';
 import { strerrorOf } from '../../sys/error.ts';
 import { strerror } from '../../sys/libc.ts';
+import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan, MulticastPlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { UsageError } from '../cli/values.ts';
+import type { EgressControl } from '../host/egress-control.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
@@ -67,6 +69,9 @@ export interface PastaStart {
 export async function servePasta(start: PastaStart): Promise<number> {
   const { conf, log } = start;
   const rules = portRules(conf);
+  let egress: EgressControl | undefined;
+  if (conf.egress.length > 0 || conf.policy !== undefined || conf.apiSocket !== undefined)
+    egress = new (await import('../host/egress-control.ts')).EgressControl(conf);
   await holdOutputs();
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
@@ -76,7 +81,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const sockets = needsSockets(conf, rules)
     ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
     : undefined;
-  return serve(new Pasta(start, rules, pidFd, sockets));
+  return serve(new Pasta(start, rules, pidFd, sockets, egress));
 }
 
 class Pasta implements FrontEnd<PastaJob, PastaTap> {
@@ -93,6 +98,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   /** Its limit is the host's, read before the main thread enters the namespace. */
   readonly #multicast: MulticastPlan | undefined;
   readonly #pidFd: number | undefined;
+  /** Absent: there is no egress policy, and none can be set. */
+  readonly #egress: EgressControl | undefined;
   /** Path of the namespace to connect; undefined: a new one. */
   readonly #path: string | undefined;
   /** That namespace, if its end is ours; as it was before it is entered. */
@@ -112,12 +119,14 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     rules: PortRules,
     pidFd: number | undefined,
     sockets: SharedArrayBuffer | undefined,
+    egress: EgressControl | undefined,
   ) {
     const { conf, target } = start;
     this.#start = start;
     this.#rules = rules;
     this.#multicast = multicastPlan(conf.multicast);
     this.#pidFd = pidFd;
+    this.#egress = egress;
     this.#path = targetPath(target);
     if (this.#path !== undefined && conf.netnsQuit) {
       const pid = target.kind === 'pid' ? { pid: target.pid } : {};
@@ -151,7 +160,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     );
   }
 
-  async plan(made: PastaTap, engine: EngineLoaded): Promise<EnginePlan> {
+  async plan(made: PastaTap, engine: EngineLoaded, host: RouteSocket): Promise<EnginePlan> {
     const { conf } = this.#start;
     const { sockets } = this.job;
     for (const line of made.network.warnings) this.log('warning', line);
@@ -169,7 +178,9 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.#forwarder = forwarder;
     const listeners = forwarder.listeners();
     if (conf.confPath !== undefined) await this.#listenForControl(conf.confPath, forwarder);
+    const egress = this.#egress?.plan(host);
     return {
+      ...(egress && { egress }),
       ...pastaEnginePlan(
         conf,
         made,
@@ -211,6 +222,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   }
 
   engineStarted(engine: EngineHandle): void {
+    this.#egress?.started(engine);
     this.#running.resolve(engine);
     this.#forwarder!.start(engine);
   }
@@ -219,7 +231,16 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   following(engine: EngineHandle, { network, inside }: PastaTap): Following | undefined {
     const { conf } = this.#start;
     if (conf.spliceOnly) return undefined;
-    return following({ ...{ conf, start: network, engine, inside }, log: this.log });
+    const followed = following({ ...{ conf, start: network, engine, inside }, log: this.log });
+    const egress = this.#egress;
+    if (egress === undefined) return followed;
+    return {
+      ...followed,
+      hostChanged: (host, links) => {
+        egress.hostChanged(host);
+        followed.hostChanged(host, links);
+      },
+    };
   }
 
   async openApi(engine: EngineHandle, { network }: PastaTap): Promise<ApiSocket | undefined> {
@@ -232,7 +253,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       {
         ...{ engine, ports: this.#forwarder!.addedPorts(engine), addresses },
         ...(!conf.spliceOnly && { interfaceName }),
-        ...{ program: 'bucatini pasta', version },
+        ...{ program: 'bucatini pasta', version, egress: this.#egress },
       },
       { onError: (error) => this.log('warning', error.message) },
     );

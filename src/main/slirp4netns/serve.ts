@@ -22,6 +22,7 @@ import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiOptions } from '../api/api.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { SOCKET_PATH_BYTES } from '../cli/values.ts';
+import type { EgressControl } from '../host/egress-control.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
@@ -74,6 +75,9 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   /** The resolvers that get the guest's queries, from the host's resolv.conf. */
   readonly #nameservers = resolvers(readResolvConf()?.nameservers ?? []);
   #plan: EnginePlan | undefined;
+  #host: RouteSocket | undefined;
+  /** Only with an API socket, whose clients may set an egress policy. */
+  #egress: EgressControl | undefined;
 
   constructor(conf: SlirpConf, booted: BootedThread, version: () => string) {
     this.booted = booted;
@@ -93,6 +97,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   }
 
   plan(made: SlirpTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {
+    this.#host = host;
     const given = this.#nameservers.some((text) => text.includes('%'))
       ? withIndexes(this.#nameservers, host.links())
       : this.#nameservers;
@@ -125,13 +130,20 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
       followsFile: true,
       resolversOf: resolvers,
       boundInterfaces: [],
-      hostChanged: () => engine.hostChanged({}),
+      hostChanged: (host) => {
+        this.#egress?.hostChanged(host);
+        engine.hostChanged({});
+      },
     };
   }
 
   async openApi(engine: EngineHandle, { name }: SlirpTap): Promise<ApiSocket | undefined> {
     if (this.#conf.apiSocket === undefined) return undefined;
+    this.#egress = new (await import('../host/egress-control.ts')).EgressControl({ egress: [] });
+    this.#egress.plan(this.#host!);
+    this.#egress.started(engine);
     const api = await listen(this.#conf.apiSocket, {
+      egress: this.#egress,
       ...{ engine, ports: portsBeside(engine, []), addresses: this.#plan!.addresses },
       ...{ interfaceName: name, program: 'bucatini slirp4netns', version: this.#version() },
     });

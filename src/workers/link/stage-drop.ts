@@ -47,6 +47,8 @@ export const StageDrop = {
   groupRate: -83,
   /** To a group that the guest is a member of: from a source that the guest does not hear. */
   groupSource: -84,
+  /** A packet that would begin a flow which the egress policy denies: answered by RST or an ICMP error. */
+  egressPolicy: -85,
 } as const;
 export type StageDrop = (typeof StageDrop)[keyof typeof StageDrop];
 

@@ -77,6 +77,8 @@ export interface DatagramSpliceOptions {
   readonly streamTimeoutMs: number;
   readonly counters: Float64Array;
   readonly shortage: DescriptorShortage;
+  /** Whether the egress policy denies a new flow of the guest to the host. @param words,w  destination */
+  refuses(words: Uint32Array, w: number, port: number, now: number): boolean;
   /** Register a descriptor with epoll; events come to onFlow(flow). @returns 0 or -errno */
   watch(fd: number, flow: number, events: number): number;
   /** Open an unbound socket. @param toGuest  in the guest's namespace @returns a descriptor or -errno */
@@ -243,6 +245,10 @@ export class DatagramSplice implements FlowSource {
     flowTupleHash(this.#o.hashKey, tuple);
     const known = table.find(tuple);
     if (known >= 0) return known;
+    if (!origin.toGuest && this.#o.refuses(words, 8, origin.targetPort, now)) {
+      this.#drop(StageDrop.egressPolicy, 1);
+      return -1;
+    }
     const fd = this.#open(origin);
     if (fd < 0) {
       this.#o.shortage.reportShortage(fd);
@@ -358,6 +364,19 @@ export class DatagramSplice implements FlowSource {
     for (let flow = 0; flow <= this.#highest; flow++) {
       if (this.#fd.has(flow) && this.#listenerId[flow] === listenerId) this.#close(flow);
     }
+  }
+
+  /** End flows of the guest to the host that are not permitted any more: as StreamSplice.endDenied(). */
+  endDenied(permits: (words: Uint32Array, port: number) => boolean): number {
+    let ended = 0;
+    for (let flow = 0; flow <= this.#highest; flow++) {
+      if (!this.#fd.has(flow) || this.#toGuest[flow] === 1) continue;
+      const port = peerAddress(this.#fd.get(flow), this.#words, 0);
+      if (port < 0 || permits(this.#words, port)) continue;
+      this.#close(flow);
+      ended++;
+    }
+    return ended;
   }
 
   #close(flow: number): void {

@@ -62,8 +62,10 @@ import {
   sockaddrRead,
   socket,
 } from '../../sys/socket.ts';
-import type { EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
-import { Addressing } from '../flow/addressing.ts';
+import type { EgressPlan, EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
+import { Addressing, Destination } from '../flow/addressing.ts';
+import { Egress } from '../flow/egress.ts';
+import { EgressProto } from '../flow/egress-policy.ts';
 import type { FlowSource } from '../flow/flow-report.ts';
 import type { LoopbackDatagram, LoopbackPath } from '../link/loopback.ts';
 import { StageDrop } from '../link/stage-drop.ts';
@@ -122,6 +124,7 @@ export class Splice implements Stage, LoopbackPath {
   readonly #o: SpliceOptions;
   readonly #addressing: Addressing;
   readonly #source: SocketSource;
+  readonly #egress: Egress;
   readonly #shortage: DescriptorShortage;
   readonly #streams: StreamSplice;
   readonly #datagrams: DatagramSplice;
@@ -151,6 +154,10 @@ export class Splice implements Stage, LoopbackPath {
     this.#source = new SocketSource(options.splice.sockets, options.bellFd);
     this.#source.prepare(SocketKind.tcp4);
     this.#source.prepare(SocketKind.tcp6);
+    this.#egress = new Egress(options.plan.egress, {
+      isDue: () => options.notices.isDue(Notice.egressDenied),
+      tell: (text) => options.notices.tell(Notice.egressDenied, 'warning', text),
+    });
     this.#shortage = new DescriptorShortage(options.counters, options.notices);
     this.#streams = new StreamSplice({
       capacity: CONNECTIONS,
@@ -171,6 +178,8 @@ export class Splice implements Stage, LoopbackPath {
       counters: options.counters,
       shortage: this.#shortage,
       watch: options.watchFlow,
+      refuses: (words, w, port, now) =>
+        this.#egress.refuses(words, w, Destination.hostLoopback, EgressProto.udp, port, now),
       socketFor: (toGuest, isV4) =>
         toGuest
           ? this.#source.takeWaiting(isV4 ? SocketKind.udp4 : SocketKind.udp6, SOCKET_WAIT_MS)
@@ -181,6 +190,18 @@ export class Splice implements Stage, LoopbackPath {
   /** Connections and UDP flows, for flow reports. */
   get flowSources(): readonly [streams: FlowSource, datagrams: FlowSource] {
     return [this.#streams, this.#datagrams];
+  }
+
+  /** Take over another egress policy, and end flows that it denies. @returns how many were ended */
+  setEgress(plan: EgressPlan | undefined): number {
+    const egress = this.#egress;
+    egress.set(plan);
+    const permits = (proto: number) => (words: Uint32Array, port: number) =>
+      egress.stillPermits(words, 0, Destination.hostLoopback, proto, port);
+    const ended =
+      this.#streams.endDenied(permits(EgressProto.tcp)) + this.#datagrams.endDenied(permits(EgressProto.udp));
+    this.#o.counters[Counter.policyFlowsEnded]! += ended;
+    return ended;
   }
 
   takeStream(fd: number, words: Uint32Array, port: number): void {
@@ -302,7 +323,15 @@ export class Splice implements Stage, LoopbackPath {
         close(fd);
         continue;
       }
-      this.#streams.take(fd, false, this.#words, 4, inside.targetPort);
+      const port = inside.targetPort;
+      const now = performance.now();
+      if (this.#egress.refuses(this.#words, 4, Destination.hostLoopback, EgressProto.tcp, port, now)) {
+        this.#o.counters[DROP_BASE - StageDrop.egressPolicy]!++;
+        setLingerZero(fd);
+        close(fd);
+        continue;
+      }
+      this.#streams.take(fd, false, this.#words, 4, port);
     }
     this.#acceptMore.add(id);
     return handled;

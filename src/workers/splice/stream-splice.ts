@@ -434,6 +434,23 @@ export class StreamSplice implements FlowSource {
     return true;
   }
 
+  /**
+   * Reset connections of the guest to the host that are not permitted any more.
+   * @param permits  called with the host's address at words[0..3] and the port
+   * @returns how many
+   */
+  endDenied(permits: (words: Uint32Array, port: number) => boolean): number {
+    let ended = 0;
+    for (let c = 0; c < this.#fresh; c++) {
+      if (this.#state[c] !== State.open || this.#toGuest[c] === 1) continue;
+      const port = peerAddress(this.#fd.get(2 * c + 1), this.#words, 0);
+      if (port < 0 || permits(this.#words, port)) continue;
+      this.#reset(c);
+      ended++;
+    }
+    return ended;
+  }
+
   #stateOf(guest: number, remote: number): FlowState {
     if (this.#flags[guest]! & Flag.eof) return FlowState.closeWait;
     return this.#flags[remote]! & Flag.eof ? FlowState.finWait : FlowState.established;

@@ -22,9 +22,10 @@ export const Notice = {
   groupsFull: 11,
   groupRate: 12,
   groupFailed: 13,
+  egressDenied: 14,
 } as const;
 export type Notice = (typeof Notice)[keyof typeof Notice];
-export const NOTICES = 14;
+export const NOTICES = 15;
 
 export class Notices {
   readonly #log: Log;
@@ -38,16 +39,22 @@ export class Notices {
   }
 
   /**
+   * Whether tell() would write a line of this kind now: for lines whose text has to be made. If not, the line
+   * is counted as held back.
+   */
+  isDue(kind: Notice): boolean {
+    if (this.#now() - this.#lastMs[kind]! >= INTERVAL_MS) return true;
+    this.#heldBack[kind]!++;
+    return false;
+  }
+
+  /**
    * Write the line, or count it as held back.
    * @param text  a constant where lines of this kind are frequent, so that nothing is allocated
    */
   tell(kind: Notice, level: 'warning' | 'info', text: string): void {
-    const now = this.#now();
-    if (now - this.#lastMs[kind]! < INTERVAL_MS) {
-      this.#heldBack[kind]!++;
-      return;
-    }
-    this.#lastMs[kind] = now;
+    if (!this.isDue(kind)) return;
+    this.#lastMs[kind] = this.#now();
     const heldBack = this.#heldBack[kind]!;
     this.#heldBack[kind] = 0;
     this.#log(level, heldBack === 0 ? text : `${text} (${heldBack} more times since the last such line)`);

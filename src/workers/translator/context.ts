@@ -6,6 +6,7 @@ import type { FramePool } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
 import type { EnginePlan } from '../engine-plan.ts';
 import type { Addressing } from '../flow/addressing.ts';
+import type { Egress } from '../flow/egress.ts';
 import type { FlowOwners } from '../flow/flow-owner.ts';
 import type { GroupRules } from '../flow/group-rules.ts';
 import type { ShardFlows } from '../flow/shard-flows.ts';
@@ -30,6 +31,7 @@ export interface ShardContext {
   readonly owners: FlowOwners;
   /** Null: multicast and broadcast are not carried. */
   readonly groups: GroupRules | null;
+  readonly egress: Egress;
   readonly timers: TimerWheel;
   readonly toHost: RingProducer;
   readonly guest: GuestLink;

@@ -20,11 +20,13 @@ import { addressCopy, addressEqual } from '../../proto/address.ts';
 import {
   DNS_HEADER_BYTES,
   DNS_PORT,
+  DnsAddresses,
   DnsRcode,
   dnsCheck,
   dnsErrorWrite,
   dnsId,
   dnsIsQuery,
+  dnsNameBytes,
   dnsRcode,
   dnsSameQuestion,
   dnsShouldFailOver,
@@ -108,6 +110,8 @@ export class DnsForward {
   /** Words 0..3: the guest's address; 4..7: the DNS address that it asked. */
   readonly #addr: Uint32Array;
   readonly #tuple = newFlowTuple(IpProtocol.udp);
+  /** Of an answer whose name the egress policy is about. */
+  readonly #addresses = new DnsAddresses();
   readonly #guestPort: Uint16Array;
   readonly #id: Uint16Array;
   readonly #slot: Uint32Array;
@@ -193,6 +197,11 @@ export class DnsForward {
       return;
     }
     const guestPort = udpSrcPort(ctx.u8, p.transportAt);
+    if (ctx.egress.isOn && this.#isRefused(at, bytes)) {
+      ctx.counters[Counter.policyNamesRefused]!++;
+      this.#fail(p, guestPort, at, bytes, DnsRcode.refused);
+      return;
+    }
     const id = dnsId(ctx.u8, at);
     const known = this.#find(p, guestPort, id, at, bytes);
     if (known >= 0) {
@@ -207,7 +216,7 @@ export class DnsForward {
     const isLong = bytes > PLACE_BYTES;
     if (this.#freeCount === 0 || (isLong && this.#longCount >= this.#maxLong)) {
       ctx.counters[Counter.dnsGaveWay]!++;
-      this.#fail(p, guestPort, at, bytes);
+      this.#fail(p, guestPort, at, bytes, DnsRcode.servFail);
       return;
     }
     if (this.#waiting >= this.#maxWaiting && this.#oldest !== NO_QUERY) {
@@ -296,11 +305,11 @@ export class DnsForward {
     this.#nextInBucket[before] = next;
   }
 
-  /** Answer SERVFAIL to a query for which there is no place, and free the packet. */
-  #fail(p: Packet, guestPort: number, at: number, queryBytes: number): void {
+  /** Answer a query that is not forwarded by an error, and free the packet. @param rcode  DnsRcode */
+  #fail(p: Packet, guestPort: number, at: number, queryBytes: number, rcode: number): void {
     const ctx = this.#ctx;
     const bodyAt = ctx.guest.scratchAt + ipHeaderBytes(6);
-    const bytes = dnsErrorWrite(ctx.u8, bodyAt + UDP_BYTES, at, queryBytes, DnsRcode.servFail);
+    const bytes = dnsErrorWrite(ctx.u8, bodyAt + UDP_BYTES, at, queryBytes, rcode);
     udpWrite(ctx.u8, bodyAt, DNS_PORT, guestPort, UDP_BYTES + bytes);
     const f = ctx.guest.frame;
     f.begin(p.family, IpProtocol.udp);
@@ -439,6 +448,8 @@ export class DnsForward {
       }
       // No other resolver can answer any more: the guest gets this response.
     } else this.#resolversOf(q).markGood(this.#resolverOf[flow]!);
+    // Before the guest gets the answer: its connection may come in the same round.
+    if (ctx.egress.isOn) this.#learn(q, answerAt, bytesInA, slotB, bytes - bytesInA);
     const bodyAt = answerAt - UDP_BYTES;
     udpWrite(u8, bodyAt, DNS_PORT, this.#guestPort[q]!, UDP_BYTES + bytes);
     ctx.counters[Counter.datagramsToGuest]!++;
@@ -450,6 +461,34 @@ export class DnsForward {
       bytes - bytesInA,
     );
     this.#drain(q);
+  }
+
+  /** Whether the egress policy permits no such name. */
+  #isRefused(at: number, bytes: number): boolean {
+    const { u8, egress } = this.#ctx;
+    return egress.refusesQuery(u8, at + DNS_HEADER_BYTES, dnsNameBytes(u8, at, bytes));
+  }
+
+  /** Note the addresses of an answer for the egress policy, if that is about the query's name. */
+  #learn(q: number, answerAt: number, bytesInA: number, slotB: number, moreBytes: number): void {
+    const { u8, pool, egress, now } = this.#ctx;
+    const queryAt = pool.slotAt(this.#slot[q]!) + this.#at[q]!;
+    const nameAt = queryAt + DNS_HEADER_BYTES;
+    const nameBytes = dnsNameBytes(u8, queryAt, this.#bytes[q]!);
+    if (!egress.concerns(u8, nameAt, nameBytes)) return;
+    let [memory, at] = [u8, answerAt];
+    if (moreBytes > 0) {
+      // Rare: the answer is longer than a small slot.
+      memory = new Uint8Array(bytesInA + moreBytes);
+      memory.set(u8.subarray(answerAt, answerAt + bytesInA));
+      const moreAt = pool.slotAt(slotB);
+      memory.set(u8.subarray(moreAt, moreAt + moreBytes), bytesInA);
+      at = 0;
+    }
+    if (dnsCheck(memory, at, bytesInA + moreBytes) < 0) return;
+    const found = this.#addresses;
+    for (found.begin(memory, at, bytesInA + moreBytes); found.next(); )
+      egress.learn(u8, nameAt, nameBytes, found.words, found.ttlS, now);
   }
 
   #answer(q: number, bodyAt: number, bodyBytes: number, moreAt: number, moreBytes: number): void {

@@ -34,6 +34,7 @@ import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { Destination } from '../flow/addressing.ts';
+import { EgressProto } from '../flow/egress-policy.ts';
 import { FlowState } from '../flow/flow-report.ts';
 import { ADDR_WORDS } from '../flow/flow-table.ts';
 import { Origin } from '../flow/shard-flows.ts';
@@ -57,6 +58,8 @@ import {
   icmpFlowErrorToGuest,
   icmpForErrno,
   isCarriedError,
+  prohibitedToGuest,
+  prohibitedTypeCode,
 } from './icmp-errors.ts';
 import { type Packet, packetChecksumOk, packetFree, packetMoreBytes } from './packet.ts';
 import { SendOptions } from './send-options.ts';
@@ -181,6 +184,10 @@ export class PingTranslator {
     p.ports = (icmpEchoId(ctx.u8, p.transportAt) << 16) >>> 0;
     let flow: number = ctx.flows.find(p);
     if (flow < 0) {
+      if (ctx.egress.refuses(p.addr, 4, destination, EgressProto.icmp, 0, ctx.now)) {
+        prohibitedToGuest(ctx, p);
+        return StageDrop.egressPolicy;
+      }
       flow = ctx.flows.admit(Origin.guestDatagram, p);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#open(flow, p, destination);
@@ -302,6 +309,19 @@ export class PingTranslator {
       if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode, 0);
     }
     this.#close(flow);
+  }
+
+  /** The egress policy is another one: end the flow if it is not permitted now. */
+  endIfDenied(flow: number): boolean {
+    const { flows, addressing, egress } = this.#ctx;
+    if (this.#state[flow] !== State.open) return false;
+    const remoteAt = flow * ADDR_WORDS + 4;
+    const destination = addressing.classify(flows.addr, remoteAt, 0);
+    if (egress.stillPermits(flows.addr, remoteAt, destination, EgressProto.icmp, 0)) return false;
+    const family = flows.proto[flow] === IpProtocol.icmp ? 4 : 6;
+    icmpFlowErrorToGuest(this.#ctx, flow, prohibitedTypeCode(family), 0);
+    this.#close(flow);
+    return true;
   }
 
   /** The flow's state for reports. */

@@ -226,6 +226,21 @@ export function protocolErrorToGuest(ctx: ShardContext, p: Packet, nextHeaderAt:
   sendError(ctx, f, typeCode, info, p.ipAt, p.transportAt - p.ipAt + p.transportBytesInA);
 }
 
+/** Type and code of "administratively prohibited" (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1). */
+export const prohibitedTypeCode = (family: 4 | 6): number =>
+  family === 4
+    ? (IcmpType.unreachable << 8) | IcmpUnreachable.adminProhibited
+    : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.prohibited;
+
+/** Refuse a packet that the egress policy denies, as a router does. Does not free the packet. */
+export function prohibitedToGuest(ctx: ShardContext, p: Packet): void {
+  const f = ctx.guest.frame;
+  chooseSource(ctx, p.family, null, 0, p.addr, 4);
+  beginError(f, p.family, p.addr, 0);
+  const quotableBytes = p.transportAt - p.ipAt + p.transportBytesInA;
+  sendError(ctx, f, prohibitedTypeCode(p.family), 0, p.ipAt, quotableBytes);
+}
+
 /** Offset in u8 of the data that an icmpError message quotes; 0: none. */
 function quotedAt(ctx: ShardContext, words: Uint32Array, at: number): number {
   const slot = linkSlotA(words, at);

@@ -39,8 +39,9 @@ import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { BUCKETS } from '../../ring/layout.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
-import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
+import type { EgressPlan, HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { Addressing } from '../flow/addressing.ts';
+import { Egress } from '../flow/egress.ts';
 import type { FlowOwners } from '../flow/flow-owner.ts';
 import { describeEntry, FlowField, type FlowSource } from '../flow/flow-report.ts';
 import { FlowState } from '../flow/flow-state.ts';
@@ -211,6 +212,10 @@ export class Shard implements Stage, FlowSource {
       dnsSlots: options.dnsSlots,
       owners: options.owners,
       groups: groupRulesOf(plan),
+      egress: new Egress(plan.egress, {
+        isDue: () => options.notices.isDue(Notice.egressDenied),
+        tell: (text) => options.notices.tell(Notice.egressDenied, 'warning', text),
+      }),
       notices: options.notices,
     };
     this.#ctx = ctx;
@@ -259,6 +264,28 @@ export class Shard implements Stage, FlowSource {
   /** Take over a changed list of the host's resolvers; see Resolvers.update(). */
   setResolvers(list: readonly string[]): void {
     this.#resolvers.update(list);
+  }
+
+  /**
+   * Take over another egress policy, and end the flows that it denies.
+   * @param plan  undefined: none
+   * @returns how many flows were ended
+   */
+  setEgress(plan: EgressPlan | undefined): number {
+    const ctx = this.#ctx;
+    const { flows } = ctx;
+    ctx.egress.set(plan);
+    ctx.now = performance.now();
+    let ended = 0;
+    for (let flow = 0; flow < flows.maxFlows; flow++) {
+      if (!flows.isLive(flow)) continue;
+      const proto = flows.proto[flow]!;
+      const stated = proto === IpProtocol.tcp ? this.#tcp : proto === IpProtocol.udp ? this.#udp : this.#ping;
+      if (stated.endIfDenied(flow)) ended++;
+    }
+    ctx.counters[Counter.policyFlowsEnded]! += ended;
+    this.#o.toHost.flush();
+    return ended;
   }
 
   /** The shard's flows; to be read only. */

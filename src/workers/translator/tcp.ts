@@ -35,9 +35,10 @@ import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
 import { seqGeq, seqGt, seqLeq, seqLt } from '../../proto/seq.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from '../../proto/tcp.ts';
 import { Counter } from '../../ring/counters.ts';
+import { EgressProto } from '../flow/egress-policy.ts';
 import { FlowState as ReportedState } from '../flow/flow-report.ts';
 import type { FlowState } from '../flow/flow-state.ts';
-import type { FlowId } from '../flow/flow-table.ts';
+import { ADDR_WORDS, type FlowId } from '../flow/flow-table.ts';
 import { newFlowTuple } from '../flow/flow-tuple.ts';
 import { nextHopMtu, quotedFlow, quotedProtocol, quotedTcpSeq } from '../flow/quoted-flow.ts';
 import { Origin } from '../flow/shard-flows.ts';
@@ -389,6 +390,24 @@ export class TcpTranslator {
     this.#pending.wantAck(flow);
     this.#pending.wantCredit(flow);
     return flow;
+  }
+
+  /** The egress policy is another one: reset the connection if the guest opened it and may not have it now. */
+  endIfDenied(flow: number): boolean {
+    const tcb = this.#tcb;
+    const { flows, addressing, egress } = this.#ctx;
+    const state = tcb.state[flow]!;
+    if (state === TcbState.free || state === TcbState.awaitingClosed) return false;
+    if (tcb.flags[flow]! & TcbFlag.accepted) return false;
+    const port = flows.ports[flow]! & 0xffff;
+    const remoteAt = flow * ADDR_WORDS + 4;
+    const destination = addressing.classify(flows.addr, remoteAt, port);
+    if (egress.stillPermits(flows.addr, remoteAt, destination, EgressProto.tcp, port)) return false;
+    // Before the SYN,ACK the guest expects no sequence number: its SYN is answered.
+    if (state === TcbState.connecting) this.#output.sendReset(flow, 0);
+    else this.#output.sendReset(flow, tcb.sndNxt[flow]!);
+    this.#closing.abortHost(flow);
+    return true;
   }
 
   /** The connection's state for reports. */

@@ -47,6 +47,7 @@ import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Destination } from '../flow/addressing.ts';
+import { EgressProto } from '../flow/egress-policy.ts';
 import { FlowState } from '../flow/flow-report.ts';
 import { ADDR_WORDS, NO_FLOW } from '../flow/flow-table.ts';
 import { flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
@@ -85,6 +86,8 @@ import {
   icmpFlowErrorToGuest,
   icmpForErrno,
   isCarriedError,
+  prohibitedToGuest,
+  prohibitedTypeCode,
   refusalToGuest,
 } from './icmp-errors.ts';
 import { OtherPorts } from './other-port.ts';
@@ -204,6 +207,10 @@ export class UdpTranslator {
         case Destination.gateway:
           refusalToGuest(ctx, p);
           return 0;
+      }
+      if (ctx.egress.refuses(p.addr, 4, destination, EgressProto.udp, dstPort, ctx.now)) {
+        prohibitedToGuest(ctx, p);
+        return StageDrop.egressPolicy;
       }
       flow = ctx.flows.admit(Origin.guestDatagram, p);
       if (flow < 0) return StageDrop.flowTableFull;
@@ -481,12 +488,32 @@ export class UdpTranslator {
     flowTupleHash(ctx.plan.hashKey, tuple);
     let flow: number = flows.find(tuple);
     if (flow < 0) {
+      // The guest could answer: the port is its own, not a published one.
+      if (!this.#permits(tuple.addr, 4, tuple.ports & 0xffff)) return StageDrop.egressPolicy;
       flow = flows.admit(Origin.inboundDatagram, tuple);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#openSocket(flow, words, datagramPeerAt(at), 0);
     }
     this.#toGuestAt(flow, words, at, datagramGsoSize(words, at), unsolicitedDatagramTos(words, at));
     return 0;
+  }
+
+  #permits(words: Uint32Array, w: number, port: number): boolean {
+    const { addressing, egress } = this.#ctx;
+    return egress.stillPermits(words, w, addressing.classify(words, w, port), EgressProto.udp, port);
+  }
+
+  /**
+   * The egress policy is another one: end the flow if it has a socket of its own and is not permitted now.
+   * Flows of published ports stay.
+   */
+  endIfDenied(flow: number): boolean {
+    const { flows } = this.#ctx;
+    if (this.#state[flow] !== State.connected) return false;
+    if (this.#permits(flows.addr, flow * ADDR_WORDS + 4, flows.ports[flow]! & 0xffff)) return false;
+    icmpFlowErrorToGuest(this.#ctx, flow, prohibitedTypeCode(this.#familyOf(flow)), 0);
+    this.#close(flow);
+    return true;
   }
 
   #familyOf(flow: number): 4 | 6 {

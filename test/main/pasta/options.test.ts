@@ -55,6 +55,18 @@ describe('pasta options', () => {
     expect(parse('--api /x')).toMatchObject({ kind: 'usage', error: "unrecognized option '--api'" });
   });
 
+  it('--allow, --deny, --policy: kept in their order; ours, so accepted in full only', () => {
+    expect(conf('--allow 10.0.0.0/8:443 --deny any --policy /p')).toMatchObject({
+      egress: [
+        { allow: true, text: '10.0.0.0/8:443' },
+        { allow: false, text: 'any' },
+      ],
+      policy: '/p',
+    });
+    expect(parse('--den any')).toMatchObject({ kind: 'usage', error: "unrecognized option '--den'" });
+    expect(() => parse('--policy=')).toThrow('--policy "": is empty');
+  });
+
   it("Podman's command line: parsed without a warning", () => {
     const {
       conf: c,

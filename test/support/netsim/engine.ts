@@ -33,6 +33,7 @@ import { Assembly } from '../../../src/workers/assembly.ts';
 import { engineMemory } from '../../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type EnginePlan, type ServicePolicy } from '../../../src/workers/engine-plan.ts';
 import { Addressing } from '../../../src/workers/flow/addressing.ts';
+import { Egress } from '../../../src/workers/flow/egress.ts';
 import { flowHash } from '../../../src/workers/flow/flow-hash.ts';
 import { quotedFlow } from '../../../src/workers/flow/quoted-flow.ts';
 import { ShardFlows } from '../../../src/workers/flow/shard-flows.ts';
@@ -303,6 +304,7 @@ export class SimEngine implements Simulated {
       timers: new TimerWheel(this.plan.pool.flows * TIMER_KINDS, 4, o.clock.now),
       owners,
       groups: null,
+      egress: new Egress(this.plan.egress, { isDue: () => true, tell: (text) => this.logs.push(text) }),
       toHost: this.#linkMs > 0 ? this.#delayed(toHost) : toHost,
       guest: new CapturingLink(
         {

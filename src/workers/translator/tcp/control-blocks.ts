@@ -74,6 +74,8 @@ export const TcbFlag = {
   urgentFromGuest: 1 << 19,
   /** The peer has sent an urgent byte: sndUp is set. */
   urgentToGuest: 1 << 20,
+  /** The connection came in through a published port: the egress policy is not about it. */
+  accepted: 1 << 21,
 } as const;
 
 /**

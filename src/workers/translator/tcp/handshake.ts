@@ -26,6 +26,7 @@ import {
 import { Counter } from '../../../ring/counters.ts';
 import { Errno } from '../../../sys/constants.ts';
 import { Destination } from '../../flow/addressing.ts';
+import { EgressProto } from '../../flow/egress-policy.ts';
 import { flowHash } from '../../flow/flow-hash.ts';
 import { ADDR_WORDS } from '../../flow/flow-table.ts';
 import { type FlowTuple, newFlowTuple } from '../../flow/flow-tuple.ts';
@@ -159,6 +160,10 @@ export class TcpHandshake {
       if (ctx.plan.policy.refusal === 'network') return refusalToGuest(ctx, p);
       this.#output.resetUnknown(p, headerBytes, flags);
       return packetFree(ctx, p);
+    }
+    if (ctx.egress.refuses(p.addr, 4, destination, EgressProto.tcp, port, ctx.now)) {
+      this.#output.resetUnknown(p, headerBytes, flags);
+      return packetDiscard(ctx, p, StageDrop.egressPolicy);
     }
     const flow = ctx.flows.admit(Origin.tcp, p);
     if (flow < 0) return packetFree(ctx, p);
@@ -368,6 +373,7 @@ export class TcpHandshake {
     if (flow < 0) return refuseWrite(ctx.toHost, token);
     adoptWrite(ctx.toHost, flow, token);
     this.#begin(flow, family);
+    tcb.flags[flow]! |= TcbFlag.accepted;
     tcb.mss[flow] = DEFAULT_MSS_V4;
     tcb.irs[flow] = 0;
     tcb.rcvNxt[flow] = 0;

@@ -1,0 +1,128 @@
+// bundle: rare
+/**
+ * The egress policy of a front end: its options at the start, changes by the API, addresses of the host.
+ * Loaded only if an option names a policy, or the API may set one.
+ */
+import { readFileSync } from 'node:fs';
+import { addressParse } from '../../proto/address.ts';
+import { strerrorOf } from '../../sys/error.ts';
+import type { RouteSocket } from '../../sys/netlink.ts';
+import type { EngineHandle } from '../../workers/engine.ts';
+import type { EgressPlan } from '../../workers/engine-plan.ts';
+import { EGRESS_NAMES_BYTES } from '../../workers/flow/egress-names.ts';
+import { compileEgress, type EgressRules } from '../../workers/flow/egress-policy.ts';
+import {
+  joinPolicy,
+  type PolicyPart,
+  parsePolicyItems,
+  parsePolicyText,
+  policyText,
+} from '../cli/policy-text.ts';
+import { named, quoted, UsageError } from '../cli/values.ts';
+
+/** The options of a policy, unparsed. */
+export interface EgressOptions {
+  /** Values of --allow and --deny, in their order. */
+  readonly egress: readonly { readonly allow: boolean; readonly text: string }[];
+  /** File of --policy. */
+  readonly policy?: string;
+}
+
+/**
+ * The rules of the options; undefined: none is given.
+ * @throws UsageError that names the option and its value
+ */
+function rulesOf({ egress, policy }: EgressOptions): EgressRules | undefined {
+  if (egress.length === 0 && policy === undefined) return undefined;
+  const rules = egress.flatMap(({ allow, text }) =>
+    named(allow ? '--allow' : '--deny', text, () => parsePolicyItems(text, allow)),
+  );
+  return joinPolicy(rules, policy === undefined ? undefined : readPolicy(policy, '--policy '));
+}
+
+/**
+ * Read and parse a policy's file.
+ * @param option  in front of the file's name in errors
+ * @throws UsageError
+ */
+export function readPolicy(file: string, option = ''): PolicyPart {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new UsageError(`${option}${quoted(file)}: ${strerrorOf(error)}`);
+  }
+  return parsePolicyText(text, `${option}${quoted(file)}`);
+}
+
+export class EgressControl {
+  #rules: EgressRules | undefined;
+  #hosts: Uint32Array = new Uint32Array(0);
+  #names: SharedArrayBuffer | undefined;
+  #engine: EngineHandle | undefined;
+  /** Changes are made one after the other. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  /** @throws UsageError that names the option and its value */
+  constructor(options: EgressOptions) {
+    this.#rules = rulesOf(options);
+  }
+
+  /** The policy at the start. @param host  queries the host's network */
+  plan(host: RouteSocket): EgressPlan | undefined {
+    this.#hosts = hostAddresses(host);
+    return this.#compiled();
+  }
+
+  started(engine: EngineHandle): void {
+    this.#engine = engine;
+  }
+
+  /** The policy in force in the form of a file; undefined: none. */
+  get text(): string | undefined {
+    return this.#rules === undefined ? undefined : policyText(this.#rules);
+  }
+
+  /**
+   * Replace the policy while the engine runs.
+   * @param text  as a file; undefined: none
+   * @returns how many flows were ended
+   * @throws UsageError: the text is not a policy, and nothing has changed
+   */
+  replace(text: string | undefined): Promise<number> {
+    const rules = text === undefined ? undefined : joinPolicy([], parsePolicyText(text, 'policy'));
+    return this.#afterwards(() => {
+      this.#rules = rules;
+      return this.#engine!.setEgress(this.#compiled());
+    });
+  }
+
+  /** The host's network has changed: the word `host` is about other addresses then. */
+  hostChanged(host: RouteSocket): void {
+    const hosts = hostAddresses(host);
+    if (hosts.length === this.#hosts.length && hosts.every((word, i) => word === this.#hosts[i])) return;
+    this.#hosts = hosts;
+    if (this.#rules === undefined || this.#engine === undefined) return;
+    void this.#afterwards(() => this.#engine!.setEgress(this.#compiled()));
+  }
+
+  #compiled(): EgressPlan | undefined {
+    if (this.#rules === undefined) return undefined;
+    this.#names ??= new SharedArrayBuffer(EGRESS_NAMES_BYTES);
+    return { policy: compileEgress(this.#rules, this.#hosts), names: this.#names };
+  }
+
+  #afterwards<T>(change: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(change);
+    this.#last = done.catch(() => {});
+    return done;
+  }
+}
+
+/** The host's addresses, four words each, sorted, so that lists can be compared. */
+function hostAddresses(host: RouteSocket): Uint32Array {
+  const texts = [...new Set(host.addresses().map(({ address }) => address))].sort();
+  const words = new Uint32Array(4 * texts.length);
+  const known = texts.filter((text, i) => addressParse(text, words, 4 * i));
+  return known.length === texts.length ? words : new Uint32Array(0);
+}

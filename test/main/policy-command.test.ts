@@ -1,0 +1,110 @@
+// @vitest: beside
+/** `bucatini policy test`, and the policy of a front end's options. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { explain } from '../../src/main/bucatini/policy.ts';
+import { joinPolicy, parsePolicyText } from '../../src/main/cli/policy-text.ts';
+import { UsageError } from '../../src/main/cli/values.ts';
+import { EgressControl } from '../../src/main/host/egress-control.ts';
+import { addressWords } from '../support/packets.ts';
+
+const RULES = joinPolicy(
+  [],
+  parsePolicyText(
+    `deny host
+# names
+allow tcp *.example.org 443
+allow tcp 10.0.0.0/8 1-1023
+allow icmp any
+deny dns any`,
+    'p',
+  ),
+);
+const HOSTS = addressWords('192.0.2.1');
+
+const ask = (to: string, options: { protocol?: string; name?: string } = {}) => {
+  const { text, allowed } = explain(RULES, to, options, HOSTS);
+  return [...text.trimEnd().split('\n'), allowed];
+};
+
+describe('policy test', () => {
+  it('addresses: the rule that decides', () => {
+    expect(ask('10.1.1.1:22')).toEqual([
+      'tcp 10.1.1.1:22: allowed by line 4: allow tcp 10.0.0.0/8 1-1023',
+      true,
+    ]);
+    expect(ask('10.1.1.1:22', { protocol: 'udp' })).toEqual([
+      ...['udp 10.1.1.1:22: denied by default, as no rule matches', false],
+    ]);
+    expect(ask('2001:db8::1')).toEqual(['icmp 2001:db8::1: allowed by line 5: allow icmp any', true]);
+    expect(ask('[2001:db8::1]:443')[1]).toBe(false);
+    expect(ask('192.0.2.1:80')).toEqual(['tcp 192.0.2.1:80: denied by line 1: deny host', false]);
+    expect(ask('192.0.2.7:443', { name: 'www.example.org' })).toEqual([
+      'tcp 192.0.2.7:443 (an address of www.example.org): allowed by line 3: allow tcp *.example.org 443',
+      true,
+    ]);
+  });
+
+  it('names: the query, then the rule about its addresses, and the rules before it', () => {
+    expect(ask('www.example.org:443')).toEqual([
+      'query for www.example.org: allowed by line 3: allow tcp *.example.org 443',
+      'tcp www.example.org:443: allowed by line 3: allow tcp *.example.org 443',
+      '  unless its address matches line 1: deny host',
+      true,
+    ]);
+    expect(ask('example.com:443')).toEqual(['query for example.com: denied by line 6: deny dns any', false]);
+    expect(ask('a.example.org', { protocol: 'dns' })[1]).toBe(true);
+  });
+
+  it.each(['10.0.0.1:', '10.0.0.1:0', '10.0.0.1:65536', '', ':443', '[::1', 'a b:1', '10.0.0.300:4 4'])(
+    'destination "%s": an error of one line',
+    (to) => {
+      expect(() => ask(to)).toThrow(UsageError);
+      expect(() => ask('10.0.0.1', { protocol: 'tcp' })).toThrow('tcp has ports');
+      expect(() => ask('10.0.0.1:4', { protocol: 'icmp' })).toThrow('icmp has no ports');
+    },
+  );
+});
+
+describe('the options of a front end', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'policy-'));
+  afterAll(() => rmSync(directory, { recursive: true }));
+
+  it('an error names the option and its value, or the file and the line', () => {
+    const errorOf = (options: ConstructorParameters<typeof EgressControl>[0]): string => {
+      try {
+        new EgressControl(options);
+      } catch (error) {
+        return (error as Error).message;
+      }
+      return 'none';
+    };
+    expect(errorOf({ egress: [{ allow: true, text: 'any,10.0.0.1/8' }] })).toMatch(
+      /^--allow any,10\.0\.0\.1\/8: 10\.0\.0\.1\/8: has bits/,
+    );
+    expect(errorOf({ egress: [{ allow: false, text: 'any:x' }] })).toMatch(/^--deny any:x: x: not a port/);
+    expect(errorOf({ egress: [], policy: '/nonexistent' })).toBe(
+      '--policy /nonexistent: No such file or directory',
+    );
+    const file = join(directory, 'p');
+    writeFileSync(file, '# first\npermit any\n');
+    expect(errorOf({ egress: [], policy: file })).toBe(
+      `--policy ${file}: line 2: permit: a line begins with allow, deny, default or #`,
+    );
+  });
+
+  it('rules of the options first; none given: no policy', () => {
+    const file = join(directory, 'q');
+    writeFileSync(file, 'allow tcp any 80\ndefault allow');
+    const egress = [
+      { allow: false, text: 'host' },
+      { allow: true, text: '10.0.0.0/8:443,any/dns' },
+    ];
+    expect(new EgressControl({ egress, policy: file }).text).toBe(
+      'deny host\nallow 10.0.0.0/8 443\nallow dns any\nallow tcp any 80\ndefault allow\n',
+    );
+    expect(new EgressControl({ egress: [] }).text).toBeUndefined();
+  });
+});
