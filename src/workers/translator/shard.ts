@@ -435,7 +435,11 @@ export class Shard implements Stage, FlowSource {
     const flow = this.#tcp.moveIn(state);
     this.#tellRoom();
     this.#o.owners.endReservation(this.#o.shard, 1);
-    if (flow >= 0) takeOverWrite(toHost, flow, state.words);
+    if (flow >= 0) {
+      takeOverWrite(toHost, flow, state.words);
+      // The other lane may not have known of the new egress policy yet.
+      if (this.#tcp.endIfDenied(flow)) counters[Counter.policyFlowsEnded]!++;
+    }
     // No room: the socket is reset, and the guest's next segment is answered by RST.
     else refuseWrite(toHost, state.words[0]!);
   }
