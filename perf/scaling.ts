@@ -15,7 +15,18 @@ import { report } from './scaling/report.ts';
 import { parseRuns } from './scaling/runs.ts';
 
 const USAGE =
-  'usage: perf/scaling.ts --measure RUNS.json [--seconds N] [--rounds N] | perf/scaling.ts RUNS.json';
+  'usage: scripts/node.sh perf/scaling.ts --measure RUNS.json [--seconds N] [--rounds N] | scripts/node.sh perf/scaling.ts RUNS.json';
+
+const HELP = `${USAGE}
+
+Costs of each packet thread per byte and per datagram, and the throughput to expect with more cores (docs/scaling.md).
+
+  --measure FILE   measure fused, pipeline=1 and lanes=2 in turn, and write the runs to FILE; needs iperf3, no root
+  --seconds N      length of each measurement (3)
+  --rounds N       times through all plans (2)
+  --help           this text
+
+Without --measure: print the tables for the runs in RUNS.json, in Markdown.`;
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
@@ -27,7 +38,7 @@ async function main(): Promise<void> {
       help: { type: 'boolean', short: 'h' },
     },
   });
-  if (values.help) return console.log(USAGE);
+  if (values.help) return console.log(HELP);
   const [seconds, rounds] = [Number(values.seconds), Number(values.rounds)];
   if (!(seconds >= 1 && rounds >= 1) || (values.measure === undefined) !== (positionals.length === 1))
     throw new Error(USAGE);

@@ -52,8 +52,8 @@ function measuredTable(runs: readonly Pooled[], cores: number): string {
       'client',
       'server',
       'cores used',
-      'idle',
-      'others',
+      'cores idle',
+      'cores of other work',
     ],
     runs.map((run) => [
       kindText(run),
@@ -90,7 +90,7 @@ function threadTable(runs: readonly Pooled[]): string {
       'ns/B of its own',
       'µs/frame',
       'handed over, %',
-      'lost so',
+      'handed over and lost',
       'wakes/1000 frames',
     ],
     rows,
@@ -242,7 +242,7 @@ export function report(file: RunsFile): string {
     'Estimated: a hop is the processor time a byte of the pipeline less that of fused.',
     sharedTable(sets),
     `## Check on ${cores} cores`,
-    'With the cores that were free of others.',
+    'Predicted for the cores that other work left free.',
     checkTable(sets),
     ...sets.flatMap((set) => {
       const predicted = predictedTable(set);

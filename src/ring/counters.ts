@@ -41,7 +41,7 @@ const TABLE = {
   tapSmallReads: ['calls', 'Read calls on the TAP with a small slot alone, as no large one was free'],
   tapCutShort: ['frames', 'Frames lost because no large slot was free for them'],
   handedOver: ['frames', 'Frames read by another lane than that of their flow'],
-  handOverFull: ['frames', 'Such frames lost because the other lanes hold too many slots of the reader'],
+  handOverFull: ['frames', 'Frames of other lanes lost because these hold too many slots of the reader'],
   flowsMoved: ['flows', 'TCP connections taken over from another lane'],
   // shard
   framesToGuest: ['frames', 'Frames written to the TAP'],

@@ -205,7 +205,8 @@ export function stopRequested(i32: Int32Array, layout: Layout): boolean {
  *   +0   message count, int32         +16  seen, SEEN_WORDS u32
  *   +4   lock of --pcap's file, int32 +72  begun, int32
  *   +8   guest's MAC, 6 bytes         +76  datagram ports, one byte per port
- *                                     then published UDP ports, u16 per port, and the lane of each bucket, u16
+ *                                     then published UDP ports, u16 per port; room of each lane, int32, and
+ *                                     flows that move to it; the lane of each bucket, u16
  */
 export interface ControlViews {
   /**
@@ -225,6 +226,8 @@ export interface ControlViews {
   readonly publishedUdp: Uint16Array;
   /** Indexed by bucket: OwnerTables.laneOf. */
   readonly laneOf: Uint16Array;
+  /** Indexed by lane: OwnerTables.room. */
+  readonly room: Int32Array;
 }
 
 const MESSAGE_COUNT_WORDS = 2;
@@ -237,7 +240,11 @@ const DATAGRAM_PORTS_AT = BEGUN_AT + 4;
 /** Number of ports that TCP, or UDP, has. */
 export const PORTS = 65536;
 const PUBLISHED_UDP_AT = DATAGRAM_PORTS_AT + PORTS;
-const LANE_OF_AT = PUBLISHED_UDP_AT + 2 * PORTS;
+const ROOM_AT = PUBLISHED_UDP_AT + 2 * PORTS;
+/** Most lanes of an engine. */
+export const MAX_LANES = 8;
+export const ROOM_WORDS = 2 * MAX_LANES;
+const LANE_OF_AT = ROOM_AT + 4 * ROOM_WORDS;
 /** Buckets into which flows are divided among lanes; a power of two. One more belongs to the first lane. */
 export const BUCKETS = 4096;
 export const CONTROL_BYTES = LANE_OF_AT + 2 * (BUCKETS + 1);
@@ -251,4 +258,5 @@ export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
   datagramPorts: new Uint8Array(control, DATAGRAM_PORTS_AT, PORTS),
   publishedUdp: new Uint16Array(control, PUBLISHED_UDP_AT, PORTS),
   laneOf: new Uint16Array(control, LANE_OF_AT, BUCKETS + 1),
+  room: new Int32Array(control, ROOM_AT, ROOM_WORDS),
 });

@@ -221,7 +221,8 @@ function interfaceRemedy(errno: number, options: TapOptions): string | undefined
     return `"${options.name}" is in use by another process, or is no TAP: choose another name`;
   if (errno === Errno.EINVAL) {
     const names = 'interface names have 1 to 15 bytes, no "/" and no space';
-    return `${names}; the name of another kind of link is refused, and so is a TAP in the other queue mode`;
+    const queues = options.multiQueue ? 'without' : 'with';
+    return `${names}; an interface of this name must be a TAP made ${queues} multi_queue`;
   }
   return undefined;
 }

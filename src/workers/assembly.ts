@@ -4,7 +4,7 @@
  * stages that it replaces.
  */
 import type { Doorbell } from '../ring/doorbell.ts';
-import { BUCKETS, type ControlViews, type Layout, PORTS } from '../ring/layout.ts';
+import { BUCKETS, type ControlViews, type Layout, PORTS, ROOM_WORDS } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
 import { CheckedRingProducer, RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
@@ -269,7 +269,7 @@ export class Assembly {
 function equalTables(lanes: number): OwnerTables {
   const laneOf = new Uint16Array(BUCKETS + 1);
   divideBuckets(laneOf, lanes);
-  return { laneOf, publishedUdp: new Uint16Array(PORTS) };
+  return { laneOf, publishedUdp: new Uint16Array(PORTS), room: new Int32Array(ROOM_WORDS) };
 }
 
 function count<T>(n: number, make: (i: number) => T): T[] {

@@ -1,4 +1,7 @@
-/** Opens lanes of a running engine and gives them up, as LaneGrowth decides. Runs on the main thread. */
+/**
+ * Has lanes of a running engine share their load, opens further ones and gives them up, as LaneGrowth decides.
+ * Runs on the main thread.
+ */
 import type { Decision, LaneGrowth } from './lane-growth.ts';
 import type { ThreadMessage, ThreadReport } from './packet-thread.ts';
 
@@ -89,7 +92,7 @@ export class ElasticLanes {
       if (this.#stopped) return;
       this.#growth.openFailed();
       const why = cause instanceof Error ? cause.message : String(cause);
-      this.#hooks.tell('warning', `lane ${lane} cannot be opened, so there are ${lane}: ${why}`);
+      this.#hooks.tell('warning', `lane ${lane} cannot be opened, the number of lanes stays ${lane}: ${why}`);
       return;
     }
     if (this.#stopped) return;

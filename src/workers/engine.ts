@@ -57,7 +57,7 @@ import { stageDropName } from './link/stage-drop.ts';
 import type { ListenFailure } from './listen/listener-table.ts';
 import type { ThreadMessage, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread, holdPacketProgram, packetProgram } from './packet-worker.ts';
-import { isElastic, startedThreads, type ThreadPlan, threadPlan } from './placement.ts';
+import { laneCount, startedThreads, type ThreadPlan, threadPlan } from './placement.ts';
 import { PcapWriter } from './tap/pcap.ts';
 import { LOG_LEVELS } from './thread/log-levels.ts';
 import { LogReader } from './thread/log-ring.ts';
@@ -292,7 +292,7 @@ class Engine implements EngineHandle {
     process.once('exit', this.#endThreads);
     try {
       await this.#ready(firstListening);
-      if (isElastic(this.#plan.threads)) this.#beginGrowth();
+      if (laneCount(this.#plan.threads) > 1) this.#watchLanes();
     } catch (cause) {
       await Promise.race([this.stop(), new Promise((resolve) => setTimeout(resolve, GIVE_UP_MS))]);
       if (cause instanceof ListenError) throw cause;
@@ -301,11 +301,12 @@ class Engine implements EngineHandle {
   }
 
   /** Prepare for lanes that open later. To be called before the sandbox is entered. */
-  #beginGrowth(): void {
+  /** Divide the load among the lanes, and open and close those that are elastic. */
+  #watchLanes(): void {
     const { lanes, first = lanes } = this.#plan.threads as Extract<ThreadsPlan, { kind: 'lanes' }>;
-    const program = holdPacketProgram();
+    const program = first < lanes ? holdPacketProgram() : undefined;
     this.#lanes = new ElasticLanes(new LaneGrowth(first, lanes, this.#plan.impairment?.busyShare), first, {
-      start: (lane) => this.#startLane(lane, program),
+      start: (lane) => this.#startLane(lane, program!),
       post: (lane, message) => this.#postTo(lane, message),
       tell: (level, text) => this.#options.onLog?.(level, text),
     });

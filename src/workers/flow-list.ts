@@ -1,7 +1,8 @@
 /**
  * Lists flows as objects, on the main thread, from the pages of all sections (flow-report.ts). A flow's id is
  * section * PLACES + place, so ids rise through all sections. A caller that lists on from the last id it got
- * therefore gets every flow that exists all the time exactly once, however many others begin and end.
+ * therefore gets every flow that exists all the time exactly once, however many others begin and end. A flow
+ * that moves to another lane gets another id, so such a caller may get that flow twice or not at all.
  */
 import { addressText } from '../proto/address.ts';
 import { IpProtocol } from '../proto/ipv4.ts';

@@ -31,6 +31,8 @@ import type { Shard } from './translator/shard.ts';
 const SAMPLE_MS = 50;
 const RETRY_MS = 500;
 const RETRY_EVERY_MS = 5;
+/** So many flows lengthen the time between two attempts by a millisecond. */
+const FLOWS_PER_MS = 1000;
 /** Most flows that move at a request, so that the thread does not stand still for long. */
 const MAX_FLOWS = 512;
 
@@ -88,13 +90,15 @@ export class FlowMover implements Stage {
   readonly name = 'flow-mover';
   readonly #o: FlowMoverOptions;
   readonly #requests: GiveRequest[] = [];
-  /** By flow: bytes at the beginning of the measurement. */
+  /** By flow: bytes at the beginning of the last measurement, if it was there. Empty before the first one. */
   #before = new Float64Array(0);
   /** The first request's buckets that are still to move, and to which lane; null: traffic is being measured. */
   #moving: Map<number, number> | null = null;
   /** When to go on, and when to end the attempts; monotonic milliseconds. */
   #nextMs = Number.POSITIVE_INFINITY;
   #endMs = 0;
+  /** A request has come since the thread asked how long it may sleep. */
+  #isNew = false;
 
   constructor(options: FlowMoverOptions) {
     this.#o = options;
@@ -103,6 +107,7 @@ export class FlowMover implements Stage {
   /** Requests are carried out one after another. */
   give(request: GiveRequest, now: number): void {
     this.#requests.push(request);
+    this.#isNew = true;
     if (this.#requests.length === 1) this.#begin(now);
   }
 
@@ -115,19 +120,21 @@ export class FlowMover implements Stage {
     if (share >= 1 || shard.flows.count === 0) return;
     this.#nextMs = now + SAMPLE_MS;
     const { flows } = shard;
-    this.#before = new Float64Array(flows.maxFlows);
+    if (this.#before.length === 0) this.#before = new Float64Array(flows.maxFlows);
     for (let flow = 0; flow < flows.maxFlows; flow++)
       if (flows.isLive(flow)) this.#before[flow] = flows.fromGuestBytes[flow]! + flows.toGuestBytes[flow]!;
   }
 
   poll(now: number): number {
+    this.#isNew = false;
     if (now < this.#nextMs) return 0;
     if (this.#moving === null) {
       this.#moving = this.#choose(this.#requests[0]!);
       this.#endMs = now + RETRY_MS;
     }
     this.#move(this.#moving, now);
-    this.#nextMs = now + RETRY_EVERY_MS;
+    // Each attempt looks at all flows.
+    this.#nextMs = now + Math.max(RETRY_EVERY_MS, this.#o.shard.flows.count / FLOWS_PER_MS);
     if (this.#moving.size === 0 || now >= this.#endMs) this.#finish(now);
     return 1;
   }
@@ -135,7 +142,6 @@ export class FlowMover implements Stage {
   #finish(now: number): void {
     const request = this.#requests.shift()!;
     this.#nextMs = Number.POSITIVE_INFINITY;
-    this.#before = new Float64Array(0);
     const { shard, onDone } = this.#o;
     // Buckets have become free of flows meanwhile.
     onDone(request, request.share < 1 ? 0 : shard.giveBuckets(request.to, request.share));
@@ -171,7 +177,7 @@ export class FlowMover implements Stage {
     return new Map(chosen.map(({ bucket }, i) => [bucket, to[i % to.length]!]));
   }
 
-  /** Bytes of a flow since the measurement began; 0 where nothing is measured. */
+  /** Bytes of a flow since the measurement began, at the least; 0 where nothing was measured. */
   #trafficOf(flow: number): number {
     const { flows } = this.#o.shard;
     const bytes = flows.fromGuestBytes[flow]! + flows.toGuestBytes[flow]!;
@@ -186,15 +192,22 @@ export class FlowMover implements Stage {
     const used = this.#used(new Set(list.keys()));
     for (const bucket of list.keys())
       if (!used.has(bucket) || !owners.keeps(lane, bucket)) list.delete(bucket);
-    const ready = [...used.values()].filter(({ bucket, canMove }) => canMove && list.has(bucket));
-    if (ready.length === 0) return;
+    const movable = [...used.values()].filter(({ bucket, canMove }) => canMove && list.has(bucket));
+    if (movable.length === 0) return;
     hostIo.poll(now);
-    // A ring was full: commands and messages about the flows may not have come to the other end of it.
+    // A command or a message that found its ring full would come after the move.
     if (shard.isBehind || hostIo.isBehind) return;
+    const ready = movable.filter(({ bucket, flows }) => owners.reserveRoom(list.get(bucket)!, flows.length));
+    const { begun } = shard.flows;
     const released = ready.map(({ flows }) => flows.map((flow) => this.#release(flow)));
     shard.takeReleased(now);
-    for (const [i, item] of ready.entries())
-      if (this.#send(item, released[i]!, list.get(item.bucket)!)) list.delete(item.bucket);
+    // Host-io's messages begin flows too: accepted connections, datagrams. Their buckets stay.
+    const after = shard.flows.begun === begun ? used : this.#used(new Set(ready.map(({ bucket }) => bucket)));
+    for (const [i, item] of ready.entries()) {
+      const { bucket, flows } = item;
+      const hasMore = after.get(bucket)?.flows.some((flow) => !flows.includes(flow)) === true;
+      if (this.#send(item, released[i]!, list.get(bucket)!, !hasMore)) list.delete(bucket);
+    }
   }
 
   #release(flow: number): FlowState | undefined {
@@ -202,12 +215,21 @@ export class FlowMover implements Stage {
     return this.#o.hostIo.release(flow, state.words) ? state : undefined;
   }
 
-  /** @returns whether the bucket has moved; else its sockets are host-io's again */
-  #send({ bucket, flows }: UsedBucket, states: readonly (FlowState | undefined)[], to: number): boolean {
+  /**
+   * @param isWhole  no further flow has begun in the bucket
+   * @returns whether the bucket has moved; else its sockets are host-io's again
+   */
+  #send(
+    { bucket, flows }: UsedBucket,
+    states: readonly (FlowState | undefined)[],
+    to: number,
+    isWhole: boolean,
+  ): boolean {
     const { shard, owners, toShards } = this.#o;
-    const movable = flows.every((flow, i) => states[i] !== undefined && shard.mayMoveOut(flow));
+    const movable = isWhole && flows.every((flow, i) => states[i] !== undefined && shard.mayMoveOut(flow));
     if (!movable) {
       for (const [i, flow] of flows.entries()) if (states[i] !== undefined) shard.takeBack(flow, states[i]);
+      owners.endReservation(to, flows.length);
       return false;
     }
     const out = toShards[to]!;
@@ -222,7 +244,7 @@ export class FlowMover implements Stage {
   }
 
   hasInput(): boolean {
-    return false;
+    return this.#isNew;
   }
 
   sleepMs(now: number): number {

@@ -23,10 +23,11 @@ import { attachQueue, detachQueue } from '../sys/tap-queue.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
+import { isnKeyOfThread } from './flow/isn-key.ts';
 import type { GiveRequest } from './flow-mover.ts';
 import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
-import { isElastic, queueFd, startedThreads, threadPlan } from './placement.ts';
+import { laneCount, queueFd, startedThreads, threadPlan } from './placement.ts';
 import { PcapWriter } from './tap/pcap.ts';
 import { flowCapabilities, USER_CHANGE } from './thread/capabilities.ts';
 import { LogLevel, LogWriter } from './thread/log-ring.ts';
@@ -73,7 +74,7 @@ export type ThreadReport =
   | { readonly kind: 'failed'; readonly message: string }
   /** The answer to `listeners` and `changeListeners`; the host-io thread also sends it before `ready`. */
   | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] }
-  /** Only of elastic lanes: processor time of the thread by time, and the flows that it has. */
+  /** Only of lanes: processor time of the thread by time, and the flows that it has. */
   | { readonly kind: 'load'; readonly share: number; readonly flows: number }
   /** The answer to `give`; `left`: buckets that the lane still has, where all were to go. */
   | { readonly kind: 'gave'; readonly left: number; readonly flows: number; readonly all: boolean }
@@ -188,13 +189,21 @@ class PacketThread {
       counters,
       () => this.#stopped(),
       prePolls ? new PrePoll() : null,
-      isElastic(plan.threads) ? (share) => this.#onLoad(share) : null,
+      laneCount(plan.threads) > 1 ? (share) => this.#onLoad(share) : null,
     );
     this.#readable = this.#reactor.handler((fd) => {
       task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
     });
     const bellOf = (other: number): Doorbell | null => (other === thread ? null : doorbells[other]!);
-    this.#assembly = new Assembly({ plan, sab, layout, counters, bellOf, ownerTables: control });
+    const isnKey = isnKeyOfThread(plan.isnKey, performance.timeOrigin);
+    this.#assembly = new Assembly({
+      plan: { ...plan, isnKey },
+      sab,
+      layout,
+      counters,
+      bellOf,
+      ownerTables: control,
+    });
     const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
     this.#built = threadStages(this.#assembly, {
       ...{ thread, reactor: this.#reactor, counters, control, notices },

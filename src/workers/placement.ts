@@ -52,10 +52,6 @@ export function shardCount(threads: ThreadsPlan): number {
 /** Number of lanes of a plan: each has a queue of the TAP and a part of the pool. */
 export const laneCount = (threads: ThreadsPlan): number => (threads.kind === 'lanes' ? threads.lanes : 1);
 
-/** Whether lanes are opened when load needs them. */
-export const isElastic = (threads: ThreadsPlan): boolean =>
-  threads.kind === 'lanes' && startedThreads(threads) < threads.lanes;
-
 /** Number of packet threads that start with the engine. */
 export function startedThreads(threads: ThreadsPlan): number {
   return threads.kind === 'lanes' ? (threads.first ?? threads.lanes) : threadPlan(threads).threads;

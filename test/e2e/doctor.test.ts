@@ -3,6 +3,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { threadsText } from '../../src/main/bucatini/doctor.ts';
+import { autoThreads } from '../../src/workers/placement.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const BUN_EXECUTABLE = `${root}dist/bun/bucatini`;
@@ -13,6 +15,12 @@ describe('the built doctor', () => {
 
   it('the TAP probe passes, as the build contains its file', () => {
     expect(stdout).toMatch(/^ok {4}TAP +created one in a new namespace$/m);
+  });
+
+  it('says how many packet threads an engine has', () => {
+    expect(stdout).toMatch(/^ok {4}packet threads +one(, up to [2-8] under load)? \([0-9]+ processors?\)$/m);
+    expect(threadsText(autoThreads(1), 1)).toBe('one (1 processor)');
+    expect(threadsText(autoThreads(16), 16)).toBe('one, up to 8 under load (16 processors)');
   });
 
   it.each([

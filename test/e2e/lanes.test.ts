@@ -8,10 +8,10 @@ import { engine, full } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
 import { FAMILIES, HOST4, PEER4, PORT, urlHost } from '../support/ports.ts';
 import {
+  anonymousKib,
   eventually,
   killTree,
   openFiles,
-  rssKib,
   type ThreadStatus,
   threadStatus,
 } from '../support/process.ts';
@@ -184,11 +184,11 @@ describeE2e(
           };
           await settled(2);
           const files = openFiles(guest.enginePid).length;
-          const rss = rssKib(guest.enginePid);
+          const kib = anonymousKib(guest.enginePid);
           await settled(20);
           expect(packetThreads().length).toBe(3);
           expect(Math.abs(openFiles(guest.enginePid).length - files)).toBeLessThanOrEqual(2);
-          expect(rssKib(guest.enginePid) - rss).toBeLessThan(16 * 1024);
+          expect(anonymousKib(guest.enginePid) - kib).toBeLessThan(16 * 1024);
         });
       },
     );

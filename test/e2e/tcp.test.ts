@@ -101,11 +101,33 @@ describeE2e('TCP', [requireTool('curl', 'apt package curl')], () => {
           bed,
           guest,
           family.peer,
-          // The second byte says that the peer has read: a reset discards what it has not read yet.
+          // The peer's second byte says that it has read.
           [['recv', 1], ['send', 1], ['recv', 1], ['reset']],
           [['send', 1], ['recv', 1], ['send', 1], ['awaitError']],
         );
         expect(server).toMatchObject({ receivedBytes: 1, error: 'ECONNRESET' });
+      });
+
+      it('the guest resets right after its last byte: the peer gets the byte, then ECONNRESET', async () => {
+        const { server } = await converse(
+          bed,
+          guest,
+          family.peer,
+          [['recv', 1], ['send', 1], ['reset']],
+          [['send', 1], ['awaitError']],
+        );
+        expect(server).toMatchObject({ receivedBytes: 1, error: 'ECONNRESET' });
+      });
+
+      it('the peer resets right after its last byte: the guest gets the byte, then ECONNRESET', async () => {
+        const { client } = await converse(
+          bed,
+          guest,
+          family.peer,
+          [['awaitError']],
+          [['send', 1], ['reset']],
+        );
+        expect(client).toMatchObject({ receivedBytes: 1, error: 'ECONNRESET' });
       });
 
       it('the peer resets as soon as it has accepted: the guest sees ECONNRESET', async () => {

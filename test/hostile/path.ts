@@ -12,7 +12,7 @@
 
 import { dropName } from '../../src/proto/drop.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE, DROP_MAX } from '../../src/ring/counters.ts';
-import { BUCKETS, PORTS } from '../../src/ring/layout.ts';
+import { BUCKETS, PORTS, ROOM_WORDS } from '../../src/ring/layout.ts';
 import type { SlotStack } from '../../src/ring/pool.ts';
 import {
   AF_UNIX,
@@ -232,7 +232,11 @@ export class HostilePath {
     };
     const { sab, layout } = engineMemory(this.plan, { ringDescriptors: 2048, logBytes: 256 });
     this.#keep = sab;
-    const ownerTables = { laneOf: this.#laneOf, publishedUdp: new Uint16Array(PORTS) };
+    const ownerTables = {
+      laneOf: this.#laneOf,
+      publishedUdp: new Uint16Array(PORTS),
+      room: new Int32Array(ROOM_WORDS),
+    };
     for (const port of PUBLISHED) ownerTables.publishedUdp[port] = 1;
     divideBuckets(this.#laneOf, queues);
     const assembly = new Assembly({ plan: this.plan, sab, layout, ownerTables });

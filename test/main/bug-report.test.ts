@@ -17,6 +17,7 @@ describe('a bug report about an engine', () => {
       'run -p 8080:80 --dns 192.0.2.1 --threads fused -- curl https://secret.example/',
       'run --publish 8080:80 --dns … --threads fused',
     ],
+    ['thread plans are harmless', 'bucatini', 'attach --threads lanes=1-8 5', 'attach --threads lanes=1-8'],
     ['the stand-in for slirp4netns', 'slirp4netns', '-c --mtu=65520 4711 tap0', '--configure --mtu 65520'],
     ['an operand ends the options', 'bucatini', 'attach --mtu 1500 /run/netns/secret', 'attach --mtu 1500'],
   ] as const)('%s', (_what, name, line, expected) => {

@@ -81,10 +81,10 @@ describeNeeding('the queues of the TAP', tapNeeds, () => {
   });
 
   it.each([
-    ['single0', /^--threads lanes=2: the namespace has an interface "single0" with a single queue; /],
+    ['single0', /^--threads lanes=1-2: the namespace has an interface "single0" with a single queue; /],
     ['shared0', /"shared0".*EBUSY.*write --interface-name NAME/],
   ])('attach, %s: one line, and no descriptor stays open', (name, message) => {
-    const { error, opened } = setUp(2, 'attach', '--interface-name', name);
+    const { error, opened } = setUp(2, 'attach', '--threads', 'lanes=1-2', '--interface-name', name);
     expect(error).toMatch(message);
     expect(error).not.toContain('\n');
     expect(opened).toBe(0);

@@ -12,10 +12,16 @@ import { close } from '../../src/sys/io.ts';
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
 import type { EnginePlan, ListenerPlan, ServicePolicy } from '../../src/workers/engine-plan.ts';
+import { HOST_STATE_WORDS } from '../../src/workers/flow/flow-state.ts';
 import { HostIo } from '../../src/workers/host-io/host-io.ts';
 import type { DescriptorOut } from '../../src/workers/link/descriptor.ts';
 import { Owner } from '../../src/workers/link/slot-owner.ts';
-import { freeHostSlotsWrite, openTcpWrite, sendWrite } from '../../src/workers/link/to-host.ts';
+import {
+  freeHostSlotsWrite,
+  openTcpWrite,
+  sendWrite,
+  takeOverWrite,
+} from '../../src/workers/link/to-host.ts';
 import { dataOffset, sentBytes, sentFlags, sentFreed, toShardText } from '../../src/workers/link/to-shard.ts';
 import type { SlotShares } from '../../src/workers/placement.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
@@ -136,6 +142,20 @@ export class HostIoRig {
 
   get hostSlotsOut(): number {
     return this.#hostLarge.capacity - this.#hostLarge.free;
+  }
+
+  /**
+   * Give the socket of a flow away, as the flow mover does.
+   * @returns its state for takeOver(), or undefined: it stays
+   */
+  release(flow: number): Uint32Array | undefined {
+    this.poll();
+    const state = new Uint32Array(HOST_STATE_WORDS);
+    return this.#io.release(flow, state) ? state : undefined;
+  }
+
+  takeOver(flow: number, state: Uint32Array): void {
+    this.command((out) => takeOverWrite(out, flow, state));
   }
 
   /** One round of the stage without epoll_wait; nothing else in this process runs meanwhile. */

@@ -168,6 +168,10 @@ export const pidInside = (pid: number, depth: number): number =>
 export const rssKib = (pid: number): number =>
   Number(/^VmRSS:\s+(\d+)/m.exec(readProc(pid, 'status'))?.[1] ?? 0);
 
+/** Resident memory of a process that is no file: heaps, stacks, the frame pool. */
+export const anonymousKib = (pid: number): number =>
+  Number(/^RssAnon:\s+(\d+)/m.exec(readProc(pid, 'status'))?.[1] ?? 0);
+
 /** User + system time of all threads, in ticks of 10 ms. */
 export function cpuTicks(pid: number): number {
   const fields = readProc(pid, 'stat')

@@ -12,7 +12,7 @@ export type Step =
   | readonly ['send', bytes: number]
   /** Send the next bytes of the pattern in writes of one byte each. */
   | readonly ['sendSingles', bytes: number]
-  /** Read until this many bytes have arrived in total. */
+  /** Read until this many more bytes have arrived. */
   | readonly ['recv', bytes: number]
   /** Read until FIN of the other end. */
   | readonly ['recvEof']
@@ -52,6 +52,8 @@ export async function playSteps(socket: net.Socket, steps: readonly Step[]): Pro
   const hash = createHash('sha256');
   let sentBytes = 0;
   let receivedBytes = 0;
+  /** What the steps so far asked for. */
+  let wantedBytes = 0;
   let eof = false;
   let closed = false;
   let error: string | null = null;
@@ -86,6 +88,10 @@ export async function playSteps(socket: net.Socket, steps: readonly Step[]): Pro
     }
     socket.pause();
   };
+  const recv = (bytes: number): Promise<void> => {
+    wantedBytes += bytes;
+    return readUntil(() => receivedBytes >= wantedBytes || eof);
+  };
   const write = (piece: Buffer): Promise<void> =>
     new Promise((resolve) => {
       socket.write(piece, (e) => {
@@ -110,13 +116,13 @@ export async function playSteps(socket: net.Socket, steps: readonly Step[]): Pro
         await send(step[1], 1);
         break;
       case 'recv':
-        await readUntil(() => receivedBytes >= step[1] || eof);
+        await recv(step[1]);
         break;
       case 'recvEof':
         await readUntil(() => eof);
         break;
       case 'both':
-        await Promise.all([send(step[1], PIECE_BYTES), readUntil(() => receivedBytes >= step[2] || eof)]);
+        await Promise.all([send(step[1], PIECE_BYTES), recv(step[2])]);
         break;
       case 'pause':
         await new Promise((resolve) => setTimeout(resolve, step[1]));

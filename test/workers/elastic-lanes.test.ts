@@ -155,7 +155,9 @@ describe('ElasticLanes', () => {
     rig.begin = () => Promise.reject(new Error('no processes left'));
     await rig.load(5000, 1);
     expect(rig.started).toEqual([1]);
-    expect(rig.said).toEqual(['warning: lane 1 cannot be opened, so there are 1: no processes left']);
+    expect(rig.said).toEqual([
+      'warning: lane 1 cannot be opened, the number of lanes stays 1: no processes left',
+    ]);
     expect(rig.taken()).toEqual([]);
     expect(vi.getTimerCount()).toBe(0);
   });
@@ -169,7 +171,7 @@ describe('ElasticLanes', () => {
     rig.errno = 22;
     await rig.load(2000, 1, 1);
     expect(rig.said.slice(3)).toEqual([
-      'warning: lane 2 cannot be opened, so there are 2: TUNSETQUEUE: errno 22',
+      'warning: lane 2 cannot be opened, the number of lanes stays 2: TUNSETQUEUE: errno 22',
     ]);
     rig.errno = 0;
     await vi.advanceTimersByTimeAsync(20_000);

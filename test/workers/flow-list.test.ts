@@ -70,6 +70,23 @@ describe('flow list', () => {
     expect(FLOW_STATE_NAMES.filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
   });
 
+  it('a page without flows: no memory is taken for it, which a busy thread would not collect', () => {
+    const section = new Section(16);
+    const kibBefore = process.memoryUsage().arrayBuffers / 1024;
+    for (let i = 0; i < 200; i++) expect(flowPage(section, 0, MAX_PAGE_FLOWS).rows).toHaveLength(0);
+    expect(process.memoryUsage().arrayBuffers / 1024 - kibBefore).toBeLessThan(64);
+  });
+
+  it('two pages: the second one leaves the rows of the first as they are', () => {
+    const section = new Section(16);
+    section.add(5000);
+    const first = flowPage(section, 0, 1);
+    const copy = [...first.rows];
+    section.add(6000);
+    expect(flowPage(section, first.next, 1).rows).not.toEqual(first.rows);
+    expect([...first.rows]).toEqual(copy);
+  });
+
   it('a flow: listed with key, bytes and age', async () => {
     const section = new Section(16);
     section.table.nowMs = 400;

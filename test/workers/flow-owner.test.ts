@@ -1,7 +1,7 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { IpProtocol } from '../../src/proto/ipv4.ts';
-import { BUCKETS, PORTS } from '../../src/ring/layout.ts';
+import { BUCKETS, PORTS, ROOM_WORDS } from '../../src/ring/layout.ts';
 import type { ThreadsPlan } from '../../src/workers/engine-plan.ts';
 import { flowHash, type HashKey, shardOf } from '../../src/workers/flow/flow-hash.ts';
 import { divideBuckets, FIRST_LANE, FlowOwners } from '../../src/workers/flow/flow-owner.ts';
@@ -15,11 +15,12 @@ interface Tables {
   readonly threads: ThreadsPlan;
   readonly laneOf: Uint16Array;
   readonly publishedUdp: Uint16Array;
+  readonly room: Int32Array;
 }
 const tables = (threads: ThreadsPlan): Tables => {
   const laneOf = new Uint16Array(BUCKETS + 1);
   if (threads.kind === 'lanes') divideBuckets(laneOf, threads.lanes);
-  return { threads, laneOf, publishedUdp: new Uint16Array(PORTS) };
+  return { threads, laneOf, publishedUdp: new Uint16Array(PORTS), room: new Int32Array(ROOM_WORDS) };
 };
 const owners = (t: Tables, key = KEY): FlowOwners => new FlowOwners(t.threads, key, t);
 /** Lane of all UDP flows of a guest's port. */
@@ -211,6 +212,21 @@ describe('a bucket that moves', () => {
     expect(udpLane(o, port)).toBe(0);
     o.endMove(o.bucketOfUdp(port), 1);
     expect(udpLane(o, port)).toBe(1);
+  });
+
+  it("is still its owner's, who passes on what comes; no new flow begins in it there", () => {
+    const o = owners(tables(lanes(2)));
+    const ports = portsOf(1000, 80);
+    const hash = 7;
+    const bucket = o.bucketOfHash(hash);
+    const isOf = (): boolean[] => [0, 1].map((lane) => o.isOf(lane, hash, IpProtocol.tcp, ports));
+    expect(isOf()).toEqual([true, false]);
+    o.beginMove(bucket, 1);
+    expect([o.ofHash(hash), o.nextOf(0, bucket), o.nextOf(1, bucket)]).toEqual([0, 1, 0]);
+    expect(isOf()).toEqual([false, false]);
+    o.endMove(bucket, 1);
+    expect([o.ofHash(hash), o.nextOf(0, bucket), o.keeps(1, bucket)]).toEqual([1, 1, true]);
+    expect(isOf()).toEqual([false, true]);
   });
 });
 

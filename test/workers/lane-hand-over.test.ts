@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { ETH_BYTES } from '../../src/proto/ethernet.ts';
 import { IpProtocol } from '../../src/proto/ipv4.ts';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
-import { BUCKETS, PORTS } from '../../src/ring/layout.ts';
+import { BUCKETS, PORTS, ROOM_WORDS } from '../../src/ring/layout.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { RingConsumer } from '../../src/ring/spsc.ts';
 import { close, write } from '../../src/sys/io.ts';
@@ -57,7 +57,11 @@ function rig(lanes = 2) {
     tap: { fd: tap!, moreQueues, vnetHdrBytes: 0, uso: false },
   };
   const { sab, layout } = engineMemory(plan, { ringDescriptors: 1024, logBytes: 256 });
-  const ownerTables = { laneOf: new Uint16Array(BUCKETS + 1), publishedUdp: new Uint16Array(PORTS) };
+  const ownerTables = {
+    laneOf: new Uint16Array(BUCKETS + 1),
+    publishedUdp: new Uint16Array(PORTS),
+    room: new Int32Array(ROOM_WORDS),
+  };
   divideBuckets(ownerTables.laneOf, lanes);
   const assembly = new Assembly({ plan, sab, layout, ownerTables });
   const { owners, pool, shares } = assembly;
@@ -681,6 +685,27 @@ describe('a frame whose bucket was given away on its way', () => {
     r.poll();
     expect(r.frames(1, 0).length).toBe(5); // four had waited
     expect(r.handed()).toEqual([count + 1, 0]);
+  });
+
+  it('and comes back while the frame waits: its slots are not counted as given back', () => {
+    const r = rig();
+    const fill = (count: number): void => {
+      for (let i = 0; i < count; i++) r.send(0, r.udp(1));
+      r.poll();
+    };
+    r.send(0, r.udp(0));
+    r.poll();
+    const frame = r.frames(0, 0)[0]!;
+    fill(r.limit.small);
+    bucketTo(r, frame.bucket, 1);
+    frameSetForwarded(frame.words, frame.at);
+    expect(r.readers[0]!.forward(0, frame.words, frame.at)).toBe(true);
+    r.giveBack(0, 0, 1);
+    bucketTo(r, frame.bucket, 0);
+    r.poll();
+    const [back] = r.frames(0, 0);
+    expect(back).toMatchObject({ slotA: frame.slotA });
+    expect(offloadIsForwarded(back!.offload)).toBe(false);
   });
 
   it('to the lane that read it: passed on, and its shard says that the slots came back', () => {

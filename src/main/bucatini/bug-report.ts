@@ -160,7 +160,8 @@ const withoutPaths = (text: string): string =>
   text.replace(/(?<![\w.])\/(?:home|root|Users|mnt|tmp|work)\/[^\s,;)]*/g, 'PATH');
 
 /** Option values that describe behaviour and identify nobody. */
-const HARMLESS_VALUE = /^(?:auto|none|all|fused|pipeline(?:=\d+)?|error|warning|info|debug|[\d:,~-]{1,64})$/;
+const HARMLESS_VALUE =
+  /^(?:auto|none|all|fused|pipeline(?:=\d+)?|lanes=\d+(?:-\d+)?|error|warning|info|debug|[\d:,~-]{1,64})$/;
 
 /** A process that runs an engine. */
 export interface RunningEngine {

@@ -9,10 +9,12 @@
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
-import { release } from 'node:os';
+import { availableParallelism, release } from 'node:os';
 import { programCommand } from '#runtime/program';
 import { kernelAtLeast } from '../../sys/kernel-version.ts';
+import type { ThreadsPlan } from '../../workers/engine-plan.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
+import { ownThreads } from '../host/threads.ts';
 import { findProgram } from '../process/command.ts';
 import { print } from '../process/output.ts';
 import type { ProbeReport } from './doctor-probe.ts';
@@ -65,6 +67,13 @@ export function* examine(): Generator<Finding> {
   yield checkIpv6();
   yield checkResolvers();
   yield checkPorts();
+  yield ok('packet threads', threadsText(ownThreads(), availableParallelism()));
+}
+
+/** The plan of `--threads auto`. @param processors  that this process may use */
+export function threadsText(threads: ThreadsPlan, processors: number): string {
+  const most = threads.kind === 'lanes' ? `, up to ${threads.lanes} under load` : '';
+  return `one${most} (${processors} ${processors === 1 ? 'processor' : 'processors'})`;
 }
 
 const PORT_START = '/proc/sys/net/ipv4/ip_unprivileged_port_start';

@@ -70,7 +70,7 @@ export function* setUpNetns({
   if (target.kind === 'new') yield { kind: 'namespace', fd: openOwnNetns() };
   const route = new RouteSocket();
   try {
-    const made = makeQueues(route, network.interfaceName, tapQueues, target);
+    const made = makeQueues(route, network.interfaceName, tapQueues, target, settings.threads);
     const { tap } = made;
     const link = route.linkByName(tap.name);
     if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
@@ -100,14 +100,26 @@ function openOwnNetns(): number {
   return checked(openPath(own, 0), 'open', own, 'mount /proc');
 }
 
+/** Numbers of lanes as --threads has them: N or MIN-MAX. */
+function lanesText(threads: Settings['threads']): string {
+  if (threads.kind !== 'lanes') return '';
+  return threads.first === undefined ? `${threads.lanes}` : `${threads.first}-${threads.lanes}`;
+}
+
 /** @throws UsageError or SysError with the remedy */
-function makeQueues(route: RouteSocket, name: string, queues: TapQueues, target: NetnsTarget): TapWithQueues {
+function makeQueues(
+  route: RouteSocket,
+  name: string,
+  queues: TapQueues,
+  target: NetnsTarget,
+  threads: Settings['threads'],
+): TapWithQueues {
   try {
     return makeTap(route, name, queues, target.kind === 'new');
   } catch (error) {
     if (error instanceof SingleQueueError)
       throw new UsageError(
-        `--threads lanes=${queues.queues}: ${error.message}; write --interface-name NAME, or --threads fused`,
+        `--threads lanes=${lanesText(threads)}: ${error.message}; write --interface-name NAME, or --threads fused`,
       );
     if (target.kind !== 'path' || !(error instanceof SysError) || error.code !== 'EBUSY') throw error;
     const remedy = 'the namespace has an interface of that name; write --interface-name NAME';

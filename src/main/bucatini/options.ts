@@ -9,6 +9,7 @@
  * The parser is not getopt.ts: it refuses abbreviations, and its errors suggest what to write.
  */
 
+import { MAX_LANES } from '../../ring/layout.ts';
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { API_SOCKET_HELP, fieldsOf, namesOf } from '../cli/option-fields.ts';
@@ -88,7 +89,6 @@ export interface OptionSpec {
 }
 
 const MAX_SHARDS = 16;
-const MAX_LANES = 8;
 /** With less, a lane has too few large slots for streams, fragments and DNS queries at the same time. */
 const MIN_LANE_MIB = 4;
 const ENGINE: readonly CommandName[] = ['run', 'attach'];
@@ -248,8 +248,9 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: 'threads',
     value: 'auto|fused|pipeline[=N]|lanes=N|lanes=MIN-MAX',
     group: 'Engine',
-    help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O. lanes: N threads (1 to ${MAX_LANES}), each with a queue of the TAP, its own shard and its own host sockets. lanes=MIN-MAX: MIN lanes, and up to MAX while there is work for them; new connections go to the new lanes.`,
-    default: 'auto: fused with one or two processors, else lanes=1-N, with N processors but at most 8',
+    help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O; without =N one shard. lanes=N: N threads (1 to ${MAX_LANES}), each like fused, with its own queue of the TAP and its own host sockets. lanes=MIN-MAX: MIN lanes at the start, more while these are busy, MAX at most; TCP connections move between lanes.`,
+    default:
+      'auto: with one or two processors fused, with more lanes=1-N, where N is the number of processors, 8 at most',
     commands: ENGINE,
     set: parsed('threads', parseThreads),
   },
@@ -257,7 +258,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: 'pool-size',
     value: 'MIB',
     group: 'Engine',
-    help: `Packet memory in MiB, 8 to 1024, for all lanes together; --threads auto takes no more lanes than one for each ${DEFAULT_POOL_MIB}. It also limits the number of connections. Memory is taken only when used.`,
+    help: `Packet memory in MiB, 8 to 1024, for all lanes together. It limits the number of connections, and with --threads auto that of lanes: one for each ${DEFAULT_POOL_MIB} MiB. Memory is taken only when used.`,
     default: `${DEFAULT_POOL_MIB} for each lane`,
     commands: ENGINE,
     set: parsed('poolMib', (text) => parseCount(text, 8, 1024, `${DEFAULT_POOL_MIB}`)),
@@ -402,7 +403,7 @@ function checkTogether(s: Settings): void {
   const leastMib = MIN_LANE_MIB * lanes;
   if (s.poolMib !== undefined && s.poolMib < leastMib) {
     throw new UsageError(
-      `--pool-size ${s.poolMib}: ${lanes} lanes need at least ${leastMib}; write --pool-size ${leastMib} or fewer lanes`,
+      `--pool-size ${s.poolMib}: ${lanes} lanes need at least ${leastMib} MiB; write --pool-size ${leastMib} or fewer lanes`,
     );
   }
   const clash = publishConflict(s.publish);
@@ -427,19 +428,22 @@ function setOnce<K extends keyof Draft>(
 function parseThreads(text: string): Threads {
   if (text === 'auto' || text === 'fused') return { kind: text };
   if (text === 'pipeline') return { kind: 'pipeline', shards: 1 };
-  if (text === 'lanes') throw new UsageError('how many lanes? write for example lanes=2');
+  if (text === 'lanes') throw new UsageError(`has no number; write for example ${LANES_EXAMPLES}`);
   const [, kind, count = ''] = /^(pipeline|lanes)=(.*)$/.exec(text) ?? [];
   if (kind === 'pipeline') return { kind, shards: parseCount(count, 1, MAX_SHARDS, 'pipeline=2') };
   if (kind === 'lanes') return parseLanes(count);
   throw new UsageError('not one of auto, fused, pipeline, pipeline=N, lanes=N, lanes=MIN-MAX');
 }
 
+const LANES_EXAMPLES = 'lanes=2 or lanes=1-4';
+
 /** N, or MIN-MAX: so many from the start, and so many at the most. */
 function parseLanes(text: string): Threads {
-  const [, min, max] = /^([0-9]+)-([0-9]+)$/.exec(text) ?? [];
-  const lanes = parseCount(max ?? text, 1, MAX_LANES, 'lanes=2');
-  if (min === undefined) return { kind: 'lanes', lanes };
-  const first = parseCount(min, 1, MAX_LANES, 'lanes=1-2');
+  const [, min = '', max] = /^([0-9]+)(?:-([0-9]+))?$/.exec(text) ?? [];
+  if (min === '') throw new UsageError(`neither N nor MIN-MAX; write for example ${LANES_EXAMPLES}`);
+  const first = parseCount(min, 1, MAX_LANES, LANES_EXAMPLES);
+  if (max === undefined) return { kind: 'lanes', lanes: first };
+  const lanes = parseCount(max, 1, MAX_LANES, LANES_EXAMPLES);
   if (first > lanes) throw new UsageError(`${first} is more than ${lanes}; write the smaller number first`);
   return first === lanes ? { kind: 'lanes', lanes } : { kind: 'lanes', lanes, first };
 }

@@ -38,7 +38,9 @@ export function countersMarkdown(): string {
 \`src/workers/link/stage-drop.ts\`; a test compares. -->
 
 \`--stats\` prints these counters when the engine ends, summed over all packet threads; if there are several threads, also for each thread.
-Counters that are 0 are left out. Each thread has its own counters and adds to them without atomic operations, which costs about a nanosecond.
+Counters that are 0 are left out. Threads are named by what they run: \`packets\` (everything), \`reader\`, \`shard N\`, \`host-io\`, \`lane N\`. A
+lane that was closed keeps its column. If a TCP connection moves to another lane, the first lane has counted its opening, and the other one counts
+its end: in one column \`tcpOpened\` and \`tcpClosed\`, or \`sockOpened\` and \`sockClosed\`, need not agree; the sums over all threads do.
 
 | counter | unit | |
 |---|---|---|

@@ -19,7 +19,7 @@
  * as the first lane has the listeners.
  */
 import { IpProtocol } from '../../proto/ipv4.ts';
-import { BUCKETS } from '../../ring/layout.ts';
+import { BUCKETS, MAX_LANES } from '../../ring/layout.ts';
 import type { ThreadsPlan } from '../engine-plan.ts';
 import { shardCount } from '../placement.ts';
 import { type HashKey, shardOf } from './flow-hash.ts';
@@ -39,6 +39,8 @@ export interface OwnerTables {
   readonly laneOf: Uint16Array;
   /** By port of the guest: how many published UDP ports lead to it. */
   readonly publishedUdp: Uint16Array;
+  /** By lane: flows for which its table has room; behind that, flows that move to it. ROOM_WORDS entries. */
+  readonly room: Int32Array;
 }
 
 /** Give the lanes equal parts of the buckets, one behind another. */
@@ -52,13 +54,15 @@ export class FlowOwners {
   readonly areLanes: boolean;
   readonly #laneOf: Uint16Array;
   readonly #publishedUdp: Uint16Array;
+  readonly #room: Int32Array;
   readonly #key: number;
 
-  constructor(threads: ThreadsPlan, hashKey: HashKey, { laneOf, publishedUdp }: OwnerTables) {
+  constructor(threads: ThreadsPlan, hashKey: HashKey, { laneOf, publishedUdp, room }: OwnerTables) {
     this.shards = shardCount(threads);
     this.areLanes = threads.kind === 'lanes' && this.shards > 1;
     this.#laneOf = laneOf;
     this.#publishedUdp = publishedUdp;
+    this.#room = room;
     this.#key = hashKey[0] & 0xffff;
   }
 
@@ -70,6 +74,12 @@ export class FlowOwners {
   /** @param ports  (guestPort << 16 | remotePort) >>> 0 @returns shard of a flow */
   of(hash: number, proto: number, ports: number): number {
     return this.areLanes ? this.laneOf(this.bucketOf(hash, proto, ports)) : shardOf(hash, this.shards);
+  }
+
+  /** Whether a flow that begins now would be a shard's: of a lane, unless its bucket is moving to another one. */
+  isOf(shard: number, hash: number, proto: number, ports: number): boolean {
+    if (!this.areLanes) return shardOf(hash, this.shards) === shard;
+    return this.keeps(shard, this.bucketOf(hash, proto, ports));
   }
 
   /** @returns the lane that owns a bucket now */
@@ -97,6 +107,27 @@ export class FlowOwners {
   /** The lane that a bucket moves to has its flows. */
   endMove(bucket: number, to: number): void {
     Atomics.store(this.#laneOf, bucket, to);
+  }
+
+  /** A lane says for how many flows its table has room. */
+  setRoom(lane: number, flows: number): void {
+    Atomics.store(this.#room, lane, flows);
+  }
+
+  /**
+   * Reserve room for flows that are to move to a lane. A connection that finds the table full there is lost.
+   * @returns false: it has not so much
+   */
+  reserveRoom(lane: number, flows: number): boolean {
+    const coming = Atomics.add(this.#room, MAX_LANES + lane, flows) + flows;
+    if (coming <= Atomics.load(this.#room, lane)) return true;
+    this.endReservation(lane, flows);
+    return false;
+  }
+
+  /** Flows for which room was reserved have come, or do not move. */
+  endReservation(lane: number, flows: number): void {
+    Atomics.sub(this.#room, MAX_LANES + lane, flows);
   }
 
   /** @param hash  flowHash() of a TCP or ping flow; 0: the frame belongs to no flow */

@@ -93,6 +93,9 @@ export interface FlowPage {
 
 export const NO_FLOWS: FlowPage = { rows: new Float64Array(0), next: -1 };
 
+/** For the rows of one page; here, for an array for each page would be garbage of 32 KiB. */
+const scratch = new Float64Array(MAX_PAGE_FLOWS * FLOW_FIELDS);
+
 /**
  * Collect one page of a source's flows.
  * @param from  place to begin at
@@ -100,7 +103,7 @@ export const NO_FLOWS: FlowPage = { rows: new Float64Array(0), next: -1 };
  * @returns rows of FLOW_FIELDS numbers, and where the next page begins
  */
 export function flowPage(source: FlowSource, from: number, limit: number): FlowPage {
-  const rows = new Float64Array(Math.min(limit, MAX_PAGE_FLOWS) * FLOW_FIELDS);
+  const rows = scratch.subarray(0, Math.min(limit, MAX_PAGE_FLOWS) * FLOW_FIELDS);
   const end = Math.min(source.placeCount, from + MAX_SCAN);
   let at = 0;
   let place = from;

@@ -64,6 +64,7 @@ export class FlowTable {
   /** Ids not in use: never given, or resting. */
   #freeCount: number;
   #count = 0;
+  #begun = 0;
 
   constructor(maxFlows: number) {
     if (!Number.isSafeInteger(maxFlows) || maxFlows < 1 || maxFlows > 2 ** 26) {
@@ -89,6 +90,11 @@ export class FlowTable {
   /** Flows that find() can find. */
   get count(): number {
     return this.#count;
+  }
+
+  /** Flows that were ever inserted. */
+  get begun(): number {
+    return this.#begun;
   }
 
   /** Ids that insert() may still give. */
@@ -146,6 +152,7 @@ export class FlowTable {
     }
     this.#freeCount--;
     this.#count++;
+    this.#begun++;
     this.hash[id] = hash;
     this.ports[id] = ports;
     this.proto[id] = proto;

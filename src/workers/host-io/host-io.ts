@@ -214,7 +214,7 @@ export class HostIo implements Stage {
     return this.#o.toReaders.movable;
   }
 
-  /** Messages to a shard wait for room in their ring. */
+  /** Whether messages to shards wait for room in their rings. */
   get isBehind(): boolean {
     return this.#links.some((link) => link.overflowed > 0);
   }

@@ -44,7 +44,7 @@ export const ToHost = {
   finish: 8,
   /** Close in order (FIN) once all queued bytes are sent; answered by `closed`. */
   close: 9,
-  /** Close with RST (SO_LINGER 0); answered by `closed`. */
+  /** Send what the socket takes, then close with RST (SO_LINGER 0); answered by `closed`. */
   reset: 10,
   /** Give slots back to host-io, which owns them. */
   freeSlots: 11,

@@ -173,7 +173,7 @@ export const offloadGsoType = (offload: number): number => offload & GSO_TYPE_MA
 export const offloadNeedsCsum = (offload: number): boolean => (offload & FrameFlag.needsCsum) !== 0;
 export const offloadIsReassembled = (offload: number): boolean => (offload & FrameFlag.reassembled) !== 0;
 export const offloadIsForwarded = (offload: number): boolean => (offload & FrameFlag.forwarded) !== 0;
-/** Mark a frame as forwarded. */
+/** Mark a frame as forwarded, and undo that. */
 export const frameSetForwarded = (w: Uint32Array, at: number): void => {
   w[at + 7]! |= FrameFlag.forwarded;
 };

@@ -41,6 +41,6 @@ export class OtherPorts {
     tuple.ports = ((of.ports & 0xffff0000) | port) >>> 0;
     flowTupleHash(this.#ctx.plan.hashKey, tuple);
     const { owners, shard } = this.#ctx;
-    return tuple.ports !== of.ports && owners.of(tuple.hash, tuple.proto, tuple.ports) === shard;
+    return tuple.ports !== of.ports && owners.isOf(shard, tuple.hash, tuple.proto, tuple.ports);
   }
 }

@@ -127,6 +127,8 @@ export class Shard implements Stage, FlowSource {
   readonly #resolvers: ResolverChoice;
   readonly #fire: (id: number) => void;
   #nextRa = 0;
+  /** Free ids at the last #tellRoom(). */
+  #toldFree = -1;
   readonly #upper = new Int32Array(IPV6_OUT_WORDS);
   /** By reader: a flow of its lane, of which not all parts may be here yet. */
   readonly #moved: readonly FlowState[];
@@ -202,10 +204,12 @@ export class Shard implements Stage, FlowSource {
       notices: options.notices,
     };
     this.#ctx = ctx;
+    this.#moved = options.fromReaders.map(() => new FlowState());
     this.#resolvers = new ResolverChoice(plan.addresses);
     this.#tcp = new TcpTranslator(ctx, this.#resolvers);
     this.#udp = new UdpTranslator(ctx, this.#resolvers);
     this.#ping = new PingTranslator(ctx);
+    this.#tellRoom();
     this.#fire = (id) => {
       const flow = Math.floor(id / TIMER_KINDS);
       const kind = id % TIMER_KINDS;
@@ -302,6 +306,7 @@ export class Shard implements Stage, FlowSource {
     ctx.timers.advance(now, this.#fire);
     if (now >= this.#nextRa) this.#advertise(now);
     work += this.#tcp.flush();
+    this.#tellRoom();
     this.#o.toHost.flush();
     this.#o.toReaders.flush();
     return work;
@@ -316,7 +321,7 @@ export class Shard implements Stage, FlowSource {
     if (this.#o.shard === 0) sendUnsolicitedRa(this.#ctx);
   }
 
-  /** @param moved  holds the parts of a flow between two rounds */
+  /** @param moved  the flow that the ring's lane is passing on */
   #takeFrames(ring: RingConsumer, moved: FlowState): number {
     let count = ring.available();
     if (count > BATCH_FRAMES) count = BATCH_FRAMES;
@@ -361,6 +366,18 @@ export class Shard implements Stage, FlowSource {
     return count;
   }
 
+  /**
+   * Say for how many flows of other lanes there is room. An eighth of the table stays: below a sixteenth, older
+   * flows would give way (ShardFlows).
+   */
+  #tellRoom(): void {
+    const { owners, shard } = this.#o;
+    const { freeCount, maxFlows } = this.#ctx.flows;
+    if (!owners.areLanes || freeCount === this.#toldFree) return;
+    this.#toldFree = freeCount;
+    owners.setRoom(shard, freeCount - (maxFlows >>> 3));
+  }
+
   /** From another lane, by the ring of its reader. */
   #onLaneMessage(op: number, words: Uint32Array, at: number, moved: FlowState): void {
     if (op === ToShard.accepted) this.#onAccepted(words, at);
@@ -368,19 +385,16 @@ export class Shard implements Stage, FlowSource {
     else if (movedFlowRead(words, at, moved.words)) this.#moveIn(moved);
   }
 
-  /** @param moved  a flow of another lane, complete */
-  #moveIn(moved: FlowState): void {
+  /** The state of a flow of another lane is complete. */
+  #moveIn(state: FlowState): void {
     const { counters, toHost } = this.#o;
     counters[Counter.flowsMoved]!++;
-    const flow = this.#tcp.moveIn(moved);
-    if (flow >= 0) takeOverWrite(toHost, flow, moved.words);
+    const flow = this.#tcp.moveIn(state);
+    this.#tellRoom();
+    this.#o.owners.endReservation(this.#o.shard, 1);
+    if (flow >= 0) takeOverWrite(toHost, flow, state.words);
     // No room: the socket is reset, and the guest's next segment is answered by RST.
-    else refuseWrite(toHost, moved.words[0]!);
-  }
-
-  /** Commands to host-io wait for room in their ring. */
-  get isBehind(): boolean {
-    return this.#o.toHost.overflowed > 0;
+    else refuseWrite(toHost, state.words[0]!);
   }
 
   /** Whether a flow may move to another lane, as far as the shard knows. */
@@ -396,6 +410,11 @@ export class Shard implements Stage, FlowSource {
     this.#ctx.now = now;
     this.#ctx.flows.nowMs = now;
     for (const ring of this.#o.fromHosts) this.#takeMessages(ring);
+  }
+
+  /** Whether commands to host-io wait for room in its ring. */
+  get isBehind(): boolean {
+    return this.#o.toHost.overflowed > 0;
   }
 
   /** Whether moveOut() may be called, after takeReleased(). */

@@ -1,8 +1,8 @@
 /**
  * Hostile clients of an API socket, all at once: `api-hostile.ts PATH SECONDS`. 300 send nothing; others
  * repeatedly send half a request, garbage, or 10 MiB; one requests `list_flows` without a pause. Prints the
- * distinct replies of each kind as {half, garbage, huge, flows: replies of list_flows, refused: connections
- * that were not accepted}.
+ * distinct replies of each kind as {half, garbage, huge, clients: connections, flows: replies of list_flows,
+ * refused: connections that were not accepted}.
  */
 import { once } from 'node:events';
 import net from 'node:net';
@@ -13,10 +13,12 @@ const SILENT = 300;
 const end = performance.now() + Number(seconds) * 1000;
 const huge = `{"execute":"${'x'.repeat(10 * 2 ** 20)}"}`;
 const told = { half: new Set<string>(), garbage: new Set<string>(), huge: new Set<string>() };
+let clients = 0;
 let flows = 0;
 let refused = 0;
 
 const connect = (text: string): net.Socket => {
+  clients++;
   const socket = net.createConnection({ path, allowHalfOpen: true }, () => socket.write(text));
   socket.on('error', (e: NodeJS.ErrnoException) => {
     if (e.code === 'ECONNREFUSED' || e.code === 'EAGAIN') refused++;
@@ -53,6 +55,6 @@ const list = (set: Set<string>): string[] => [...set];
 console.log(
   JSON.stringify({
     ...{ half: list(told.half), garbage: list(told.garbage), huge: list(told.huge) },
-    ...{ flows, refused },
+    ...{ clients, flows, refused },
   }),
 );

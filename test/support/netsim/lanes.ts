@@ -9,7 +9,7 @@
  * clocks of their own, which differ.
  */
 import { COUNTER_WORDS, Counter } from '../../../src/ring/counters.ts';
-import { BUCKETS, PORTS } from '../../../src/ring/layout.ts';
+import { BUCKETS, PORTS, ROOM_WORDS } from '../../../src/ring/layout.ts';
 import type { SlotStack } from '../../../src/ring/pool.ts';
 import {
   AF_UNIX,
@@ -126,7 +126,11 @@ export class SimLanes implements Simulated {
       logBytes: 256,
     });
     this.#keep = sab;
-    const ownerTables = { laneOf: new Uint16Array(BUCKETS + 1), publishedUdp: new Uint16Array(PORTS) };
+    const ownerTables = {
+      laneOf: new Uint16Array(BUCKETS + 1),
+      publishedUdp: new Uint16Array(PORTS),
+      room: new Int32Array(ROOM_WORDS),
+    };
     divideBuckets(ownerTables.laneOf, lanes);
     const assembly = new Assembly({ plan, sab, layout, ownerTables });
     const { owners, pool, ownership } = assembly;

@@ -7,6 +7,7 @@ import { Counter } from '../../../src/ring/counters.ts';
 import { Errno, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY } from '../../../src/sys/constants.ts';
 import { getsockoptInt } from '../../../src/sys/socket.ts';
 import {
+  adoptWrite,
   closeWrite,
   creditWrite,
   finishWrite,
@@ -82,6 +83,19 @@ describe('stream sockets', () => {
     rig.command((out) => refuseWrite(out, acceptedToken(rig.of(ToShard.accepted)[0]!.m, 0)));
     await rig.until(() => outcome !== '');
     expect(outcome).toBe('ECONNRESET');
+  });
+
+  it('accepted and adopted: one socket was opened', async () => {
+    const port = await listen(() => {});
+    server!.close();
+    rig = new HostIoRig({}, 1);
+    rig.listen(port);
+    peers.push(createConnection(port, '127.0.0.1'));
+    await rig.until(() => rig.of(ToShard.accepted).length === 1);
+    rig.command((out) => adoptWrite(out, 3, acceptedToken(rig.of(ToShard.accepted)[0]!.m, 0)));
+    rig.command((out) => closeWrite(out, 3));
+    await rig.until(() => rig.of(ToShard.closed).length === 1);
+    expect([rig.counters[Counter.sockOpened], rig.counters[Counter.sockClosed]]).toEqual([1, 1]);
   });
 
   it('accepted, in one batch or alone: TCP_NODELAY and SO_KEEPALIVE are set', async () => {
@@ -369,6 +383,41 @@ describe('stream sockets', () => {
     expect(rig.texts()).toEqual(['opened flow 3', `error flow 3, errno ${Errno.ECONNRESET}`]);
   });
 
+  it('guest bytes and a reset in one round: the peer gets the bytes, then RST', async () => {
+    const peer = await connected();
+    let got = '';
+    let outcome = '';
+    peer.on('data', (bytes: Buffer) => {
+      got += bytes.toString();
+    });
+    peer.on('error', (e: NodeJS.ErrnoException) => {
+      outcome = e.code ?? e.message;
+    });
+    rig.send(3, Buffer.from('last '));
+    rig.send(3, Buffer.from('words'));
+    rig.command((out) => resetWrite(out, 3));
+    peer.resume();
+    await rig.until(() => outcome !== '' && rig.of(ToShard.closed).length > 0);
+    expect({ got, outcome, slotsOut: rig.slotsOut }).toEqual({
+      ...{ got: 'last words', outcome: 'ECONNRESET', slotsOut: 0 },
+    });
+    expect(rig.texts().at(-1)).toBe('closed flow 3');
+    expect(rig.of(ToShard.closed)).toHaveLength(1);
+  });
+
+  it('the peer has reset, guest bytes and a reset in one round: closed is the last message, and sent once', async () => {
+    const peer = await connected();
+    peer.resetAndDestroy();
+    await once(peer, 'close');
+    rig.send(3, Buffer.from('late'));
+    rig.command((out) => resetWrite(out, 3));
+    await rig.until(() => rig.of(ToShard.closed).length > 0);
+    await rig.run();
+    expect(rig.texts().at(-1)).toBe('closed flow 3');
+    expect(rig.of(ToShard.closed)).toHaveLength(1);
+    expect(rig.slotsOut).toBe(0);
+  });
+
   it('send buffer full: close: closed only when the peer has all bytes and FIN', async () => {
     const peer = await connected();
     let total = 0;
@@ -391,5 +440,127 @@ describe('stream sockets', () => {
     await rig.until(() => rig.of(ToShard.closed).length === 1 && ended);
     expect(got).toBe(total);
     expect(rig.slotsOut).toBe(0);
+  });
+});
+
+describe('a socket that changes lanes', () => {
+  const TEXT = Buffer.from('abcdefghijklmnopqrstuvwxyz'.repeat(40));
+  const CREDIT = 100_000;
+  const got = (): Buffer => Buffer.concat(rig.of(ToShard.data).map(({ bytes }) => bytes));
+  const credit = (flow: number, acked = 0): void =>
+    rig.command((out) => creditWrite(out, flow, acked + CREDIT, acked, 1460));
+  const sleep = (ms: number): Promise<void> => new Promise((done) => void setTimeout(done, ms));
+
+  const ended = (peer: Socket): Promise<void> => new Promise((done) => void peer.end(() => done()));
+  const freeAll = (): void => {
+    for (const message of rig.messages.splice(0)) if (message.op === ToShard.data) rig.freeData(message);
+  };
+
+  interface Between {
+    readonly what: string;
+    readonly writes?: true;
+    act(peer: Socket): Promise<void>;
+    readonly last: string;
+  }
+  const nothing = async (): Promise<void> => {};
+  const reset = async (peer: Socket): Promise<void> => {
+    await sleep(10);
+    peer.resetAndDestroy();
+  };
+  const BETWEEN: Between[] = [
+    { what: 'data', writes: true, act: nothing, last: 'data flow 5' },
+    { what: 'the end of the stream', act: ended, last: 'eof flow 5' },
+    { what: 'data and the end', writes: true, act: ended, last: 'eof flow 5' },
+    { what: 'a reset', act: reset, last: 'error flow 5' },
+    { what: 'data and a reset', writes: true, act: reset, last: 'error flow 5' },
+  ];
+  it.each(BETWEEN)('$what between two epoll instances is not missed', async ({ writes, act, last }) => {
+    const peer = await connected();
+    credit(3);
+    await rig.run(20);
+    const state = rig.release(3);
+    expect(state).toBeDefined();
+    if (writes) peer.write(TEXT);
+    await act(peer);
+    await rig.run(30);
+    expect(rig.texts(), 'nothing is said of a socket that is given away').toEqual([]);
+    rig.takeOver(5, state!);
+    credit(5);
+    await rig.until(() => rig.texts().some((text) => text.startsWith(last)));
+    if (writes) expect(got()).toEqual(TEXT);
+    expect(rig.texts().every((text) => text.includes('flow 5'))).toBe(true);
+  });
+
+  it('bytes in flight can be read again; acknowledged ones are gone; the rest follows', async () => {
+    const peer = await connected();
+    credit(3);
+    peer.write(TEXT);
+    await rig.until(() => got().length === TEXT.length);
+    credit(3, 100);
+    await rig.run(10);
+    freeAll();
+    const state = rig.release(3)!;
+    peer.write('more');
+    await sleep(10);
+    rig.takeOver(5, state);
+    credit(5, 100);
+    await rig.until(() => got().includes('more'));
+    expect(got().toString()).toBe('more');
+    freeAll();
+    rig.command((out) => rewindWrite(out, 5, 100, 0));
+    await rig.until(() => got().length >= TEXT.length - 100 + 4);
+    expect(got()).toEqual(Buffer.concat([TEXT.subarray(100), Buffer.from('more')]));
+  });
+
+  it('stays while it has bytes to send, and once its stream has ended', async () => {
+    const peer = await connected();
+    let sent = 0;
+    const piece = new Uint8Array(1900).fill(7);
+    // Until the peer, which does not read, and both buffers are full.
+    for (; sent < 20_000 && rig.slotsOut < 100; sent++) {
+      rig.send(3, piece);
+      rig.poll();
+    }
+    expect(rig.slotsOut).toBeGreaterThan(0);
+    expect(rig.release(3)).toBe(undefined);
+    peer.resume();
+    await rig.until(() => rig.slotsOut === 0);
+    credit(3);
+    peer.end();
+    await rig.until(() => rig.of(ToShard.eof).length === 1);
+    expect(rig.release(3)).toBe(undefined);
+  });
+
+  it("the guest's FIN was passed on: the peer can still send, and the socket closes in order", async () => {
+    const peer = await connected();
+    let end = false;
+    peer.on('end', () => {
+      end = true;
+    });
+    peer.resume();
+    rig.command((out) => finishWrite(out, 3));
+    const state = rig.release(3)!;
+    rig.takeOver(5, state);
+    credit(5);
+    await rig.until(() => end);
+    peer.end(TEXT);
+    await rig.until(() => rig.of(ToShard.eof).length === 1);
+    expect(got()).toEqual(TEXT);
+    credit(5, TEXT.length);
+    rig.command((out) => closeWrite(out, 5));
+    await rig.until(() => rig.of(ToShard.closed).length === 1);
+  });
+
+  it('is taken back by the lane that gave it away', async () => {
+    const peer = await connected();
+    credit(3);
+    peer.write(TEXT.subarray(0, 200));
+    await rig.until(() => got().length === 200);
+    const state = rig.release(3)!;
+    peer.write(TEXT.subarray(200));
+    await sleep(5);
+    rig.takeOver(3, state);
+    await rig.until(() => got().length === TEXT.length);
+    expect(got()).toEqual(TEXT);
   });
 });

@@ -128,6 +128,14 @@ export class StreamSender {
   }
 
   /**
+   * Send what is queued without waiting for flush(), as far as the socket takes it.
+   * @param now  monotonic milliseconds
+   */
+  sendNow(gid: number, now: number): void {
+    if (!this.#queues.isEmpty(gid)) this.#send(gid, now);
+  }
+
+  /**
    * ToHost.send: queue a frame for flush(). Takes over its slots.
    * @param at  where the bytes begin in slot A; they go on at the start of slot B
    * @param mark  sendMark(): 0, or 1 + the refusals that the shard knew of when it sent provisional bytes

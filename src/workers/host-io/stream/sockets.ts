@@ -143,6 +143,9 @@ export class StreamSockets implements SocketModule, StreamEnding {
         return this.#sender.markDirty(gid);
       case ToHost.reset:
         // After a failed connect() `closed` was sent already; the shard's reset crossed it on the way.
+        if (!(flags[gid]! & StreamFlag.open)) return;
+        // Bytes and RST in one round: a peer without an engine in between would get these bytes, too.
+        this.#sender.sendNow(gid, this.#ctx.now);
         if (flags[gid]! & StreamFlag.open) this.closeNow(gid, true);
         return;
     }
@@ -212,7 +215,6 @@ export class StreamSockets implements SocketModule, StreamEnding {
     this.#table.sendErrno[gid] = 0;
     this.#receiver.begin(gid);
     this.#sender.begin(gid);
-    this.#ctx.counters[Counter.sockOpened]!++;
   }
 
   /** ToHost.openTcp: connect to the destination. */
@@ -228,6 +230,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
       return this.#openFailed(gid, -fd);
     }
     this.#begin(gid, fd);
+    ctx.counters[Counter.sockOpened]!++;
     setStreamOptions(fd);
     this.#receiver.enablePeekOffset(fd);
     const outbound = this.#outbound;

@@ -29,6 +29,7 @@ import { Destination } from '../../flow/addressing.ts';
 import { flowHash } from '../../flow/flow-hash.ts';
 import { ADDR_WORDS } from '../../flow/flow-table.ts';
 import { type FlowTuple, newFlowTuple } from '../../flow/flow-tuple.ts';
+import { ISN_PER_MS } from '../../flow/isn-key.ts';
 import { Origin } from '../../flow/shard-flows.ts';
 import { StageDrop } from '../../link/stage-drop.ts';
 import { adoptWrite, openTcpWrite, refuseWrite } from '../../link/to-host.ts';
@@ -193,7 +194,7 @@ export class TcpHandshake {
       ctx.flows.ports[flow]!,
       IpProtocol.tcp,
     );
-    const iss = (salt + Math.floor(ctx.now * 250) + (k[2] ^ k[3])) >>> 0;
+    const iss = (salt + Math.floor(ctx.now * ISN_PER_MS) + (k[2] ^ k[3])) >>> 0;
     this.#tcb.begin(flow, family, iss, ctx.now);
     this.#buffers.begin(flow);
     this.#outOfOrder.begin(flow);
