@@ -404,6 +404,8 @@ export function toHostText(w: Uint32Array, at = 0): string {
       return `${flow} to ${rewindOffset(w, at)}${clause(rewindBytes(w, at), (n) => `${n} bytes`)}`;
     case ToHost.freeSlots:
       return `${name} ${slotsText(w, at)}`;
+    case ToHost.takeOver:
+      return `${flow}, descriptor ${w[takeOverStateAt(at)]}`;
     case ToHost.sendDatagram:
       return `${flow}, ${bytes}${datagramText(w, at)}`;
     case ToHost.sendFromListener: {
