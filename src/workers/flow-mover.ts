@@ -67,8 +67,8 @@ export function chooseBuckets(all: readonly UsedBucket[], traffic: number, share
   let sum = 0;
   for (const used of free.sort((a, b) => a.traffic - b.traffic)) {
     if (used.traffic === 0) continue;
-    // The sum that is nearest to what is wanted. So a flow that carries nearly all stays.
-    if (sum + used.traffic / 2 > wanted) break;
+    // The sum that is nearest to what is wanted. So a flow that carries all, or nearly all, stays.
+    if (sum + used.traffic / 2 >= wanted) break;
     chosen.push(used);
     sum += used.traffic;
   }

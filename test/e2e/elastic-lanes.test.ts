@@ -8,10 +8,19 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
-import { type EngineOptions, engine, repoRoot } from '../support/engines.ts';
+import { type EngineOptions, engine, full, repoRoot } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
-import { HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
-import { eventually, isAlive, killTree, packetThreads, type Started } from '../support/process.ts';
+import { FAMILIES, HOST4, PEER4, PEER6, PORT, urlHost } from '../support/ports.ts';
+import {
+  anonymousKib,
+  eventually,
+  isAlive,
+  killTree,
+  openFiles,
+  packetThreads,
+  type Started,
+  type ThreadStatus,
+} from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 import { curlDownload, curlUpload } from '../support/transfers.ts';
 
@@ -19,7 +28,12 @@ const MIB = 2 ** 20;
 const BYTES = 64 * MIB;
 const PUBLISHED = { host: 8080, guest: 7001 };
 const ADDED = { host: 8081, guest: 7002 };
+const LARGE_BYTES = full(256, 32) * MIB;
+const SIZES = [0, 1, 1472, 1473, 9000, 65507];
 const START_MS = 10_000;
+const LARGE_MS = 60_000;
+/** Longer than a lane takes to open. */
+const TURN_MS = 150;
 const TRANSFER_MS = 30_000;
 /** A lane is given up after ten seconds of calm; its last load counts for three, and timers look each three. */
 const CLOSE_MS = 25_000;
@@ -30,7 +44,11 @@ const needs = [
   requireTool('curl', 'apt package curl'),
   requireTool('dig', 'apt package bind9-dnsutils'),
   requireTool('iperf3', 'apt package iperf3'),
+  requireTool('ping', 'apt package iputils-ping'),
 ];
+
+/** One thread's counters. */
+type Counters = Readonly<Record<string, number>>;
 
 interface Flow {
   readonly id: number;
@@ -78,9 +96,32 @@ describeE2e('elastic lanes', engine.name === 'bucatini' ? needs : [() => 'only o
   /** Connections, all at a time, that the client ends. */
   const held = (address: string, port: number, total: number): string[] =>
     supportProgram('clients/tcp-crowd.ts', address, port, total, total, 3000, 1);
+  /** All threads have what the first one has. */
+  const confinedAlike = (count: number): void => {
+    const threads = packetThreads(guest.enginePid);
+    expect(threads.map(({ name }) => name)).toEqual(
+      Array.from({ length: count }, (_, i) => `packet thread ${i}`),
+    );
+    const [{ name: _, ...first }] = threads as [ThreadStatus];
+    expect(first).toMatchObject({ seccomp: 2, noNewPrivs: true });
+    for (const { name, ...state } of threads) expect([name, state]).toEqual([name, first]);
+  };
   const whole = { bytes: BYTES, sha256: patternSha256(BYTES) };
   const url = `http://${PEER4}:${PORT.http}`;
   const descriptors = (): number => readdirSync(`/proc/${guest.enginePid}/fd`).length;
+  const stats = async (): Promise<{
+    counters: Counters;
+    threads: { thread: string; counters: Counters }[];
+  }> => (await ask({ execute: 'stats' }))[0].return;
+  const moved = async (): Promise<number> => (await stats()).counters.flowsMoved!;
+  /** Flows that list_flows has twice. A page of each lane is of another moment: a flow may move between two. */
+  const listedTwice = async (): Promise<{ seen: number; twice: string[] }> => {
+    const [reply] = await ask({ execute: 'list_flows', arguments: { limit: 1000 } });
+    const seen = (reply.return.flows as Flow[])
+      .filter((f) => f.state !== 'closed' && f.state !== 'time-wait')
+      .map((f) => `${f.proto} ${f.guest_addr} ${f.guest_port} ${f.remote_addr} ${f.remote_port}`);
+    return { seen: seen.length, twice: seen.filter((flow, at) => seen.indexOf(flow) !== at) };
+  };
   const queues = async (): Promise<string> =>
     (await succeed(guest, ['sh', '-c', 'ip -d -o link show type tun | grep -o "numqueues [0-9]*"'])).trim();
 
@@ -104,13 +145,7 @@ describeE2e('elastic lanes', engine.name === 'bucatini' ? needs : [() => 'only o
       const first = load();
       await opened();
       expect(await queues()).toBe('numqueues 2');
-      expect(packetThreads(guest.enginePid).get('packet thread 1')).toEqual(
-        packetThreads(guest.enginePid).get('packet thread 0'),
-      );
-      expect([...packetThreads(guest.enginePid).keys()].sort()).toEqual([
-        'packet thread 0',
-        'packet thread 1',
-      ]);
+      confinedAlike(2);
       const grown = descriptors();
       const transfers = await Promise.all(
         Array.from({ length: 8 }, () => curlDownload(guest, `${url}/bytes/${MIB}`, TRANSFER_MS)),
@@ -137,8 +172,25 @@ describeE2e('elastic lanes', engine.name === 'bucatini' ? needs : [() => 'only o
       expect(await again.exited, again.printed().stderr).toBe(0);
       // It keeps its thread, and no more than after the first time.
       await eventually('flows have closed', START_MS, () => descriptors() <= asleep);
-      expect(packetThreads(guest.enginePid).size).toBe(2);
+      expect(packetThreads(guest.enginePid).length).toBe(2);
       console.log(`descriptors: ${before.descriptors} before, ${asleep} with a lane that sleeps`);
+    });
+
+    it('16 streams that begin on one lane: after the second one opens both carry some', {
+      timeout: 60_000,
+    }, async () => {
+      await begin('lanes=1-2', SOON_BUSY);
+      const load = guest.startInside(['iperf3', '-c', PEER4, '-t', '8', '-P', '16']);
+      await opened();
+      await eventually('flows have moved', START_MS, async () => (await moved()) > 0);
+      const sent = async (): Promise<number[]> =>
+        (await stats()).threads.map(({ counters }) => counters.sockSendBytes!);
+      const before = await sent();
+      await eventually('both lanes send', START_MS, async () => {
+        const now = await sent();
+        return now.length === 2 && now.every((bytes, i) => bytes > (before[i] ?? 0) + 16 * MIB);
+      });
+      expect(await load.exited, load.printed().stderr).toBe(0);
     });
 
     it('a lane that cannot be started: one warning, and traffic goes on', async () => {
@@ -216,12 +268,9 @@ describeE2e('elastic lanes', engine.name === 'bucatini' ? needs : [() => 'only o
       const twice: string[] = [];
       let most = 0;
       for (let i = 0; i < 12; i++) {
-        const [reply] = await ask({ execute: 'list_flows', arguments: { limit: 1000 } });
-        const seen = (reply.return.flows as Flow[])
-          .filter((f) => f.state !== 'closed' && f.state !== 'time-wait')
-          .map((f) => `${f.proto} ${f.guest_addr} ${f.guest_port} ${f.remote_addr} ${f.remote_port}`);
-        most = Math.max(most, seen.length);
-        twice.push(...seen.filter((flow, at) => seen.indexOf(flow) !== at));
+        const listed = await listedTwice();
+        most = Math.max(most, listed.seen);
+        twice.push(...listed.twice);
       }
       expect(twice).toEqual([]);
       expect(most).toBeGreaterThan(0);
@@ -267,9 +316,113 @@ describeE2e('elastic lanes', engine.name === 'bucatini' ? needs : [() => 'only o
     });
 
     it('the threads of all lanes are confined as the first one', () => {
-      const threads = [...packetThreads(guest.enginePid).values()];
-      expect(threads.length).toBe(Number(plan.at(-1)));
-      for (const thread of threads) expect(thread).toEqual(threads[0]);
+      confinedAlike(Number(plan.at(-1)));
+    });
+  });
+
+  describe(`lanes=1-3, a lane opens or is given up each ${TURN_MS} ms`, () => {
+    let uploadFile: string;
+    beforeAll(async () => {
+      uploadFile = `${bed.ramDir}/upload-turns.bin`;
+      const program = supportProgram('pattern.ts', LARGE_BYTES).join(' ');
+      await succeedIn(bed, 'host', ['sh', '-c', `${program} >${uploadFile}`]);
+      await begin('lanes=1-3', { ...TURNS, lanesTurn: TURN_MS, wrongLane: 0 });
+      await opened();
+    });
+    afterAll(() => guest?.stop());
+    const large = { bytes: LARGE_BYTES, sha256: patternSha256(LARGE_BYTES) };
+
+    it.each(FAMILIES)(
+      `$name: transfers of ${LARGE_BYTES / MIB} MiB, eight at a time, arrive unchanged; their flows move`,
+      { timeout: 2 * LARGE_MS },
+      async (family) => {
+        const before = { turns: count(' opened'), moved: await moved() };
+        const from = `http://${urlHost(family.peer)}:${PORT.http}`;
+        let running = true;
+        const transfers = Promise.all(
+          Array.from({ length: 8 }, (_, i) =>
+            i & 1
+              ? curlDownload(guest, `${from}/bytes/${LARGE_BYTES}`, LARGE_MS)
+              : curlUpload(guest, uploadFile, `${from}/upload`, LARGE_MS),
+          ),
+        ).finally(() => {
+          running = false;
+        });
+        while (running) {
+          const { twice } = await listedTwice();
+          expect(twice.length, twice.join()).toBeLessThanOrEqual(8);
+          await sleep(100);
+        }
+        for (const got of await transfers) expect(got).toMatchObject(large);
+        expect(count(' opened')).toBeGreaterThan(before.turns);
+        expect(await moved()).toBeGreaterThan(before.moved);
+      },
+    );
+
+    it('a download whose client has closed its side moves', { timeout: LARGE_MS }, async () => {
+      const before = await moved();
+      const request = JSON.stringify({ id: 'half', steps: [['recvEof'], ['send', LARGE_BYTES], ['fin']] });
+      const steps = JSON.stringify([['fin'], ['recvEof']]);
+      const client = supportProgram('clients/tcp-client.ts', PEER4, PORT.script, steps, request);
+      const got = JSON.parse(await succeed(guest, client, { timeoutMs: LARGE_MS }));
+      expect(got).toMatchObject({
+        ...{ receivedBytes: LARGE_BYTES, sha256: patternSha256(LARGE_BYTES), eof: true, error: null },
+      });
+      console.log(`half-closed download: ${(await moved()) - before} moves in ${got.ms} ms`);
+    });
+
+    it('lanes with idle connections close: these move, and still work', { timeout: 60_000 }, async () => {
+      const idle = guest.startInside(supportProgram('clients/tcp-idle.ts', PEER4, PORT.echo, 50));
+      const printed = (): string => idle.printed().stdout;
+      await eventually('they are connected', START_MS, () => printed().includes('ready'));
+      for (let round = 1; round <= 3; round++) {
+        const before = { closed: count(' closed'), moved: await moved() };
+        await eventually(`lanes close: ${said()}`, 20_000, () => count(' closed') >= before.closed + 2);
+        expect(await moved()).toBeGreaterThan(before.moved + 10);
+        idle.process.stdin!.write('go\n');
+        await eventually(
+          `each answers: ${printed()}`,
+          START_MS,
+          () => printed().split('\n').length > round + 1,
+        );
+        expect(printed()).toBe(`ready\n${'answered 50\n'.repeat(round)}`);
+      }
+      const { seen, twice } = await listedTwice();
+      expect([seen >= 50, twice]).toEqual([true, []]);
+      killTree(idle.pid);
+    });
+
+    it('connections, datagrams and pings go on; no connection is opened twice', {
+      timeout: LARGE_MS,
+    }, async () => {
+      const before = (await stats()).counters;
+      const echo = supportProgram('clients/udp-echo.ts', PEER4, PORT.echo, ...SIZES, ...SIZES, ...SIZES);
+      const [tcp, udp, pings] = await Promise.all([
+        succeed(guest, crowd(PEER4, PORT.once, 3000), { timeoutMs: LARGE_MS }),
+        succeed(guest, echo, { timeoutMs: LARGE_MS }),
+        succeed(guest, ['ping', '-c30', '-i0.1', '-q', PEER4]),
+      ]);
+      expect(JSON.parse(tcp)).toMatchObject({ ok: 3000, failed: {} });
+      const outcomes = (JSON.parse(udp) as { outcome: string }[]).map(({ outcome }) => outcome);
+      expect(new Set(outcomes)).toEqual(new Set(['same']));
+      expect(pings).toContain(' 0% packet loss');
+      expect((await stats()).counters.tcpOpened! - before.tcpOpened!).toBe(3000);
+      expect(said()).not.toMatch(/error|cannot be/);
+    });
+
+    it('whatever often: no more threads, descriptors or memory', { timeout: LARGE_MS }, async () => {
+      const settled = async (more: number): Promise<void> => {
+        const before = count(' opened');
+        // Not closed ones: a lane that still has UDP flows does not close, and opens again.
+        await eventually(`${more} lanes have opened`, 30_000, () => count(' opened') >= before + more);
+      };
+      await settled(2);
+      const files = openFiles(guest.enginePid).length;
+      const kib = anonymousKib(guest.enginePid);
+      await settled(20);
+      expect(packetThreads(guest.enginePid).length).toBe(3);
+      expect(Math.abs(openFiles(guest.enginePid).length - files)).toBeLessThanOrEqual(2);
+      expect(anonymousKib(guest.enginePid) - kib).toBeLessThan(16 * 1024);
     });
   });
 
@@ -290,6 +443,22 @@ describeE2e('elastic lanes', engine.name === 'bucatini' ? needs : [() => 'only o
       }
       console.log(`ms from SIGTERM to the end: ${took}`);
       expect(Math.max(...took)).toBeLessThan(2000);
+    });
+
+    it('SIGTERM while flows move: status 143, nothing is left', { timeout: 60_000 }, async () => {
+      for (let round = 0; round < 4; round++) {
+        await begin('lanes=1-3', { ...TURNS, lanesTurn: 60 });
+        await opened();
+        const clients = Array.from({ length: 6 }, () =>
+          guest.startInside(['curl', '-sS', '-o', '/dev/null', `${url}/bytes/${100 * LARGE_BYTES}`]),
+        );
+        await eventually('flows move', START_MS, async () => (await moved()) > 0);
+        await sleep(35 * round);
+        const pids = guest.enginePids();
+        expect(await guest.stop(), said()).toBe(143);
+        expect(pids.filter(isAlive)).toEqual([]);
+        for (const { pid } of clients) killTree(pid);
+      }
     });
 
     it('COMMAND ends at any moment: its status, nothing is left', { timeout: 60_000 }, async () => {

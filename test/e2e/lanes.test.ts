@@ -1,20 +1,13 @@
 /**
- * Several lanes: frames that reach a lane which does not own their flow, lanes that come and go, and ports
- * that are published while flows of another lane use them.
+ * A fixed number of lanes: frames that reach a lane which does not own their flow, and ports that are published
+ * while flows of another lane use them. Lanes that come and go: elastic-lanes.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
 import { engine, full } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
 import { FAMILIES, HOST4, PEER4, PORT, urlHost } from '../support/ports.ts';
-import {
-  anonymousKib,
-  eventually,
-  killTree,
-  openFiles,
-  type ThreadStatus,
-  threadStatus,
-} from '../support/process.ts';
+import { eventually, killTree } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 import { curlDownload, curlUpload } from '../support/transfers.ts';
 
@@ -23,8 +16,6 @@ const BYTES = full(256, 32) * MIB;
 const TIMEOUT_MS = 60_000;
 /** Every seventh frame: ACKs and data of each flow, but not always the same ones. */
 const WRONG_LANE_EVERY = 7;
-/** Longer than a lane takes to open. */
-const TURN_MS = 150;
 const PLANS = engine.name === 'bucatini' ? ['lanes=2', 'lanes=3'] : [];
 const SIZES = [0, 1, 1472, 1473, 9000, 65507];
 const FIRST_PORT = 20_000;
@@ -99,99 +90,6 @@ describeE2e(
         expect(handedOver).toBeGreaterThan(framesFromGuest! / WRONG_LANE_EVERY / 2);
       });
     });
-
-    describe.skipIf(engine.name !== 'bucatini')(
-      `lanes=1-3, a lane opens or is given up every ${TURN_MS} ms`,
-      () => {
-        let guest: Guest;
-        let path: string;
-        const packetThreads = (): ThreadStatus[] =>
-          threadStatus(guest.enginePid).filter(({ name }) => name.startsWith('packet thread'));
-        beforeAll(async () => {
-          path = `${bed.ramDir}/api-turns`;
-          const impair = { fromGuest: 0, toGuest: 0, seed: 1, lanesTurn: TURN_MS };
-          const extra = ['--api-socket', path, '--log-level', 'debug'];
-          guest = await bed.engine({ plan: 'lanes=1-3', impair, extra });
-        });
-        afterAll(() => guest?.stop());
-        /** Times that lanes have opened and closed. */
-        const turns = (): { opened: number; closed: number } => {
-          const { stderr } = guest.started.printed();
-          const count = (what: string): number => stderr.split(what).length - 1;
-          return { opened: count(' opened'), closed: count(' closed') };
-        };
-
-        it('threads that start inside the sandbox have what the first one has', async () => {
-          const threads = await eventually('three lanes', 10_000, () => {
-            const list = packetThreads();
-            return list.length === 3 && list.every(({ seccomp }) => seccomp === 2) ? list : undefined;
-          });
-          const [{ name: _, ...first }] = threads as [ThreadStatus];
-          expect(first).toMatchObject({ seccomp: 2, noNewPrivs: true });
-          for (const { name, ...state } of threads) expect([name, state]).toEqual([name, first]);
-        });
-
-        it.each(FAMILIES)(
-          `$name: transfers of ${BYTES / MIB} MiB, eight at a time, arrive unchanged`,
-          { timeout: 2 * TIMEOUT_MS },
-          async (family) => {
-            const before = turns();
-            const url = `http://${urlHost(family.peer)}:${PORT.http}`;
-            const whole = { bytes: BYTES, sha256: patternSha256(BYTES) };
-            const both = await Promise.all(
-              Array.from({ length: 8 }, (_, i) =>
-                i & 1
-                  ? curlDownload(guest, `${url}/bytes/${BYTES}`, TIMEOUT_MS)
-                  : curlUpload(guest, uploadFile, `${url}/upload`, TIMEOUT_MS),
-              ),
-            );
-            for (const got of both) expect(got).toMatchObject(whole);
-            expect(turns().opened).toBeGreaterThan(before.opened);
-          },
-        );
-
-        it('connections, datagrams and pings go on; no connection is opened twice', {
-          timeout: TIMEOUT_MS,
-        }, async () => {
-          const counters = async (): Promise<Record<string, number>> =>
-            (await ask(path, { execute: 'stats' }))[0].return.counters;
-          const before = await counters();
-          const crowd = supportProgram('clients/tcp-crowd.ts', PEER4, PORT.once, 3000, 50, 3000, 0);
-          const echo = supportProgram('clients/udp-echo.ts', PEER4, PORT.echo, ...SIZES, ...SIZES, ...SIZES);
-          const ping = ['ping', '-c30', '-i0.1', '-q', PEER4];
-          const [tcp, udp, pings] = await Promise.all([
-            succeed(guest, crowd, { timeoutMs: TIMEOUT_MS }),
-            succeed(guest, echo, { timeoutMs: TIMEOUT_MS }),
-            succeed(guest, ping),
-          ]);
-          expect(JSON.parse(tcp)).toMatchObject({ ok: 3000, failed: {} });
-          const outcomes = (JSON.parse(udp) as { outcome: string }[]).map(({ outcome }) => outcome);
-          expect(new Set(outcomes)).toEqual(new Set(['same']));
-          expect(pings).toContain(' 0% packet loss');
-          expect((await counters()).tcpOpened! - (before.tcpOpened ?? 0)).toBe(3000);
-          expect(guest.started.printed().stderr).not.toMatch(/error|cannot be/);
-        });
-
-        it('whatever often: no more threads, descriptors or memory', { timeout: TIMEOUT_MS }, async () => {
-          const settled = async (more: number): Promise<void> => {
-            const before = turns();
-            // Not closed ones: a lane that still has UDP flows does not close, and opens again.
-            await eventually(
-              `${more} lanes have opened`,
-              30_000,
-              () => turns().opened >= before.opened + more,
-            );
-          };
-          await settled(2);
-          const files = openFiles(guest.enginePid).length;
-          const kib = anonymousKib(guest.enginePid);
-          await settled(20);
-          expect(packetThreads().length).toBe(3);
-          expect(Math.abs(openFiles(guest.enginePid).length - files)).toBeLessThanOrEqual(2);
-          expect(anonymousKib(guest.enginePid) - kib).toBeLessThan(16 * 1024);
-        });
-      },
-    );
 
     describe.each(engine.name === 'bucatini' ? ['fused', 'lanes=2'] : [])('%s', (plan) => {
       it('UDP ports are published while the guest sends from them', { timeout: TIMEOUT_MS }, async () => {

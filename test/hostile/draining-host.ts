@@ -15,6 +15,7 @@ import type { EnginePlan } from '../../src/workers/engine-plan.ts';
 import { Addressing } from '../../src/workers/flow/addressing.ts';
 import { flowHash } from '../../src/workers/flow/flow-hash.ts';
 import type { FlowOwners } from '../../src/workers/flow/flow-owner.ts';
+import { HOST_STATE_WORDS } from '../../src/workers/flow/flow-state.ts';
 import {
   linkBytes,
   linkFlow,
@@ -36,6 +37,7 @@ import {
   sendDatagramIsBorrowed,
   sendMark,
   ToHost,
+  takeOverStateAt,
   toHostText,
 } from '../../src/workers/link/to-host.ts';
 import {
@@ -90,7 +92,15 @@ export interface DrainingHostOptions {
   readonly lane: number;
   /** Numbers in place of accepted descriptors, those of all lanes. */
   readonly tokens: { next: number; readonly open: Set<number> };
+  /** Sockets on their way to another lane, of all lanes; absent: there are none. */
+  readonly moved?: Map<number, MovedSocket>;
   readonly prng: Prng;
+}
+
+/** What a socket takes along that is not in the state of its flow. */
+export interface MovedSocket {
+  /** Highest offset that was ever peeked. */
+  readonly highest: number;
 }
 
 export class DrainingHost {
@@ -118,6 +128,7 @@ export class DrainingHost {
   quiet = false;
   messages = 0;
   opens = 0;
+  takenOver = 0;
   stalls = 0;
 
   constructor(o: DrainingHostOptions) {
@@ -157,6 +168,40 @@ export class DrainingHost {
     if (this.#o.toReaders.flush()) work++;
     this.messages += work;
     return work;
+  }
+
+  /** As HostIo.isBehind. */
+  get isBehind(): boolean {
+    return this.#links.some((link) => link.overflowed > 0);
+  }
+
+  /** As HostIo.release(). */
+  release(gid: number, state: Uint32Array): boolean {
+    const { moved, tokens } = this.#o;
+    if (moved === undefined || this.#kind[gid] !== Kind.tcp) return false;
+    if (this.#ended[gid] || this.#held.has(gid)) return false;
+    const token = tokens.next++;
+    state.set([token, this.#refusals[gid]!, this.#consumed[gid]!, this.#peeked[gid]!, this.#credit[gid]!]);
+    state[5] = this.#limit[gid]!;
+    moved.set(token, { highest: this.#highest[gid]! });
+    this.#kind[gid] = Kind.none;
+    return true;
+  }
+
+  #takeOver(gid: number, w: Uint32Array, at: number): void {
+    const [token, refusals, consumed, peeked, credit, limit] = w.subarray(at, at + HOST_STATE_WORDS);
+    const socket = this.#o.moved?.get(token!);
+    if (socket === undefined) throw new Error(`takeOver: flow ${gid}: unknown socket ${token}`);
+    if (this.#kind[gid] !== Kind.none) throw new Error(`takeOver: flow ${gid} is of kind ${this.#kind[gid]}`);
+    this.#o.moved!.delete(token!);
+    this.#begin(gid, Kind.tcp);
+    this.#refusals[gid] = refusals!;
+    this.#consumed[gid] = consumed!;
+    this.#peeked[gid] = peeked!;
+    this.#highest[gid] = socket.highest;
+    this.#credit[gid] = credit!;
+    this.#limit[gid] = limit!;
+    this.takenOver++;
   }
 
   #out(gid: number): RingProducer {
@@ -215,12 +260,16 @@ export class DrainingHost {
           openFailedWrite(this.#out(gid), this.#flowOf(gid), forbidden ? EACCES : r.pick(ERRNOS));
         }
         return;
+      case ToHost.takeOver:
+        return this.#takeOver(gid, w, takeOverStateAt(at));
       case ToHost.adopt:
         if (!this.#o.tokens.open.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
         if (kind !== Kind.none) throw new Error(`adopt: flow ${gid} is of kind ${kind}`);
         this.#begin(gid, Kind.tcp);
         return;
       case ToHost.refuse:
+        // A flow for which the next lane had no room.
+        if (this.#o.moved?.delete(acceptedSocket(w, at))) return;
         if (!this.#o.tokens.open.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
         return;
       case ToHost.send:

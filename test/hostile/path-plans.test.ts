@@ -21,12 +21,15 @@ describe('hostile frames at random: no exception, no leak, well-formed answers',
     });
   });
 
-  it('two lanes, frames of each flow over both queues', TIMEOUT, () => {
-    randomRun('two lanes', Math.floor(PATH_FRAMES * 0.15), { threads: { kind: 'lanes', lanes: 2 } });
+  it('two lanes, frames of each flow over both queues, flows move', TIMEOUT, () => {
+    randomRun('two lanes', Math.floor(PATH_FRAMES * 0.15), {
+      threads: { kind: 'lanes', lanes: 2 },
+      give: 0.01,
+    });
   });
 
   it(
-    'three lanes, no DHCP, multicast, buckets are given away, also while frames are on their way',
+    'three lanes, no DHCP, multicast, buckets are given away with and without flows, also while frames are on their way',
     TIMEOUT,
     () => {
       randomRun('three lanes', Math.floor(PATH_FRAMES * 0.1), {

@@ -41,13 +41,14 @@ import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan, type ThreadsPlan } from '../../src/workers/engine-plan.ts';
 import { divideBuckets } from '../../src/workers/flow/flow-owner.ts';
 import { FLOW_FIELDS, FlowField, flowPage, MAX_PAGE_FLOWS } from '../../src/workers/flow/flow-report.ts';
+import { FlowMover } from '../../src/workers/flow-mover.ts';
 import { stageDropName } from '../../src/workers/link/stage-drop.ts';
 import { TapReader } from '../../src/workers/tap/tap-reader.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
 import type { Shard } from '../../src/workers/translator/shard.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 import { PLAN_ADDRESSES } from './corpus.ts';
-import { DrainingHost, PUBLISHED } from './draining-host.ts';
+import { DrainingHost, type MovedSocket, PUBLISHED } from './draining-host.ts';
 
 const BATCH = 16;
 const ROOM = 69_632;
@@ -71,7 +72,10 @@ export interface PathOptions {
    * take its frames after that: they pass them on.
    */
   readonly oldTable?: number;
-  /** Probability that a lane gives buckets without flows to others before a round. */
+  /**
+   * Probability that a lane gives buckets to others before a round: at once those without flows, or with their
+   * flows too, as they can move.
+   */
   readonly give?: number;
   /** Called with every frame to the guest, with its vnet header. The bytes are borrowed. */
   onFrame(u8: Uint8Array, at: number, bytes: number): void;
@@ -178,6 +182,8 @@ interface Lane {
   readonly reader: TapReader;
   readonly shards: readonly Shard[];
   readonly host: DrainingHost;
+  /** null: there is one lane. */
+  readonly mover: FlowMover | null;
 }
 
 export class HostilePath {
@@ -192,6 +198,9 @@ export class HostilePath {
   bucketsGiven = 0;
   flowsChecked = 0;
   #checks = 0;
+  /** Lanes whose flow mover has a request. */
+  readonly #asked = new Set<number>();
+  readonly #moved = new Map<number, MovedSocket>();
   readonly #lanes: readonly Lane[];
   readonly #laneOf = new Uint16Array(BUCKETS + 1);
   readonly #prng: Prng;
@@ -270,13 +279,27 @@ export class HostilePath {
     );
     performance.now = clock;
     this.hosts = hostParts.map(
-      (parts, lane) => new DrainingHost({ ...parts, plan, lane, tokens, prng: o.prng }),
+      (parts, lane) => new DrainingHost({ ...parts, plan, lane, tokens, prng: o.prng, moved: this.#moved }),
     );
-    this.#lanes = readers.map((reader, i) => ({
-      reader,
-      shards: queues > 1 ? [shards[i]!] : shards,
-      host: this.hosts[i]!,
-    }));
+    this.#lanes = readers.map((reader, i) => {
+      const host = this.hosts[i]!;
+      const hostIo = {
+        poll: () => host.poll(),
+        release: (flow: number, state: Uint32Array) => host.release(flow, state),
+        get isBehind() {
+          return host.isBehind;
+        },
+      };
+      const mover =
+        queues === 1
+          ? null
+          : new FlowMover({
+              ...{ lane: i, shard: shards[i]!, hostIo, owners: assembly.owners },
+              toShards: readerParts[i]!.toShards,
+              onDone: () => this.#asked.delete(i),
+            });
+      return { reader, shards: queues > 1 ? [shards[i]!] : shards, host, mover };
+    });
     this.#onFrame = (u8, at, bytes) => {
       this.framesToGuest++;
       o.onFrame(u8, at, bytes);
@@ -305,7 +328,7 @@ export class HostilePath {
     });
   }
 
-  #run({ reader, shards, host }: Lane): number {
+  #run({ reader, shards, host, mover }: Lane): number {
     reader.onReadable();
     const isOld = this.#lanes.length > 1 && this.#prng.chance(this.#oldTable);
     if (isOld) this.#turn(1);
@@ -313,6 +336,7 @@ export class HostilePath {
     if (isOld) this.#turn(-1);
     for (const shard of shards) work += shard.poll(this.now);
     work += host.poll();
+    mover?.poll(this.now);
     for (const shard of shards) work += shard.poll(this.now);
     for (const guest of this.guests) while (guest.drain(this.#onFrame) === OUT_BATCH);
     return work;
@@ -321,7 +345,12 @@ export class HostilePath {
   #giveBuckets(lane: number): void {
     const others = this.#lanes.map((_, i) => i).filter((i) => i !== lane);
     const before = this.#laneOf.slice();
-    this.#lanes[lane]!.shards[0]!.giveBuckets(others, this.#prng.pick([0.1, 0.5, 1]));
+    const share = this.#prng.pick([0.1, 0.5, 1]);
+    if (this.#prng.chance(0.5)) this.#lanes[lane]!.shards[0]!.giveBuckets(others, share);
+    else if (!this.#asked.has(lane)) {
+      this.#asked.add(lane);
+      this.#lanes[lane]!.mover!.give({ to: others, share }, this.now);
+    }
     for (let b = 0; b < BUCKETS; b++) if (before[b] !== this.#laneOf[b]) this.bucketsGiven++;
     if (this.#checks++ % CHECK_EVERY === 0) this.checkFlows();
   }
@@ -350,7 +379,11 @@ export class HostilePath {
   /** Each lane has the buckets of the one before it. */
   #turn(by: number): void {
     const lanes = this.#lanes.length;
-    for (let b = 0; b < BUCKETS; b++) this.#laneOf[b] = (this.#laneOf[b]! + lanes + by) % lanes;
+    for (let b = 0; b < BUCKETS; b++) {
+      const entry = this.#laneOf[b]!;
+      // The high byte says where the bucket is moving to.
+      this.#laneOf[b] = (entry & 0xff00) | (((entry & 0xff) + lanes + by) % lanes);
+    }
   }
 
   /** Run rounds until no stage has work. */
@@ -420,7 +453,7 @@ export class HostilePath {
       readerLarge: taken(this.#readerSlots, 'largeSlots', 1),
       hostSmall: taken(this.#hostSlots, 'smallSlots', 0),
       hostLarge: taken(this.#hostSlots, 'largeSlots', 0),
-      sockets: this.hosts.reduce((n, { open }) => n + open, 0),
+      sockets: this.hosts.reduce((n, { open }) => n + open, this.#moved.size),
       tcp:
         this.counters[Counter.tcpOpened]! +
         this.counters[Counter.tcpAccepted]! -

@@ -70,9 +70,10 @@ export function randomRun(
     if (options.give) {
       path.checkFlows();
       process.stdout.write(
-        `hostile, ${name}: ${path.bucketsGiven} buckets given, ${path.flowsChecked} flows checked\n`,
+        `hostile, ${name}: ${path.bucketsGiven} buckets given, ${path.flowsChecked} flows checked, ${path.counters[Counter.flowsMoved]} moved\n`,
       );
       expect(path.bucketsGiven).toBeGreaterThan(0);
+      expect(path.counters[Counter.flowsMoved]).toBeGreaterThan(20);
     }
     const handedOver = path.counters[Counter.handedOver]!;
     if (options.threads.kind === 'lanes') expect(handedOver).toBeGreaterThan(frames / 4);

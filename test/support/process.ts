@@ -221,8 +221,8 @@ export function openFiles(pid: number): string[] {
 
 export interface ThreadStatus {
   readonly name: string;
-  /** Its network namespace, "net:[4026531840]". */
-  readonly netns: string;
+  /** By kind: "net:[4026531840]". Empty if we may not see them: an engine in the sandbox is not dumpable. */
+  readonly namespaces: Readonly<Record<string, string>>;
   readonly noNewPrivs: boolean;
   /** 2: a filter is in force (proc_pid_status(5)). */
   readonly seccomp: number;
@@ -230,13 +230,18 @@ export interface ThreadStatus {
   readonly capEff: string;
   /** CapPrm, in hexadecimal. */
   readonly capPrm: string;
+  /** Lines of proc_pid_status(5): user, groups, capabilities, filters. */
+  readonly confinement: readonly string[];
 }
 
-function namespaceOf(pid: number, tid: string): string {
+const CONFINEMENT = /^(Uid|Gid|Groups|Cap\w+|NoNewPrivs|Seccomp|Seccomp_filters):/;
+
+function namespacesOf(pid: number, tid: string): Record<string, string> {
+  const at = `/proc/${pid}/task/${tid}/ns`;
   try {
-    return readlinkSync(`/proc/${pid}/task/${tid}/ns/net`);
+    return Object.fromEntries(readdirSync(at).map((kind) => [kind, readlinkSync(`${at}/${kind}`)]));
   } catch {
-    return ''; // the thread has ended
+    return {}; // the thread has ended, or we may not
   }
 }
 
@@ -249,42 +254,21 @@ export function threadStatus(pid: number): ThreadStatus[] {
     const hex = (name: string): string => field(name).replace(/^0+(?=.)/, '');
     return {
       name: field('Name'),
-      netns: namespaceOf(pid, tid),
+      namespaces: namespacesOf(pid, tid),
       noNewPrivs: field('NoNewPrivs') === '1',
       seccomp: Number(field('Seccomp')),
       capEff: hex('CapEff'),
       capPrm: hex('CapPrm'),
+      confinement: text.split('\n').filter((line) => CONFINEMENT.test(line)),
     };
   });
 }
 
-/** What a packet thread that is started in the sandbox must have in common with the first one. */
-export interface ThreadConfinement {
-  readonly namespaces: Readonly<Record<string, string>>;
-  /** Lines of proc_pid_status(5), without what tells threads apart. */
-  readonly status: readonly string[];
-}
-
-const CONFINEMENT = /^(Uid|Gid|Groups|Cap\w+|NoNewPrivs|Seccomp|Seccomp_filters):/;
-
-/**
- * The confinement of each packet thread of an engine, by name: `packet thread 0` ... Needs to be root on the
- * machine: an engine in the sandbox is not dumpable.
- */
-export function packetThreads(pid: number): Map<string, ThreadConfinement> {
-  const found = new Map<string, ThreadConfinement>();
-  for (const tid of readdirSync(`/proc/${pid}/task`)) {
-    const text = readProc(pid, `task/${tid}/status`);
-    const name = /^Name:\s*(packet thread \d+)$/m.exec(text)?.[1];
-    if (name === undefined) continue;
-    const at = `/proc/${pid}/task/${tid}/ns`;
-    found.set(name, {
-      namespaces: Object.fromEntries(readdirSync(at).map((kind) => [kind, readlinkSync(`${at}/${kind}`)])),
-      status: text.split('\n').filter((line) => CONFINEMENT.test(line)),
-    });
-  }
-  return found;
-}
+/** The packet threads of an engine, those of lanes in their order. */
+export const packetThreads = (pid: number): ThreadStatus[] =>
+  threadStatus(pid)
+    .filter(({ name }) => name.startsWith('packet thread'))
+    .sort((a, b) => a.name.localeCompare(b.name));
 
 const PAGE_BYTES = 4096;
 const CHUNK_PAGES = 1024;

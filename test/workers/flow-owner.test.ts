@@ -146,6 +146,74 @@ describe.each([2, 3, 5, 8])('%i lanes', (n) => {
 });
 
 describe('a bucket that moves', () => {
+  const BUCKET = 100;
+  const make = (): { o: FlowOwners; t: Tables } => {
+    const t = tables(lanes(3));
+    return { o: owners(t), t };
+  };
+
+  it('its owner does not keep it, and passes on what comes; the next lane owns it after the end', () => {
+    const { o } = make();
+    const state = (): unknown[] => [
+      o.laneOf(BUCKET),
+      range(0, 3).map((lane) => o.keeps(lane, BUCKET)),
+      range(0, 3).map((lane) => o.nextOf(lane, BUCKET)),
+    ];
+    expect(state()).toEqual([0, [true, false, false], [0, 0, 0]]);
+    o.beginMove(BUCKET, 2);
+    // The next lane does not take what comes before the state of the flows, which the owner has sent.
+    expect(state()).toEqual([0, [false, false, false], [2, 0, 0]]);
+    o.endMove(BUCKET, 2);
+    expect(state()).toEqual([2, [false, false, true], [2, 2, 2]]);
+  });
+
+  it('the last lane of many, and back', () => {
+    const t = tables(lanes(255));
+    const o = owners(t);
+    o.beginMove(0, 254);
+    expect([o.laneOf(0), o.nextOf(0, 0), o.hasAny(254)]).toEqual([0, 254, true]);
+    o.endMove(0, 254);
+    o.beginMove(0, 0);
+    expect([o.laneOf(0), o.nextOf(254, 0), o.nextOf(0, 0)]).toEqual([254, 0, 254]);
+    o.endMove(0, 0);
+    expect(o.keeps(0, 0)).toBe(true);
+  });
+
+  it('is not given away', () => {
+    const { o } = make();
+    const mine = range(0, BUCKETS).filter((bucket) => o.laneOf(bucket) === 0);
+    o.beginMove(BUCKET, 1);
+    expect(o.give(0, [2], new Uint8Array(BUCKETS), 1)).toBe(0);
+    expect(o.nextOf(0, BUCKET)).toBe(1);
+    for (const bucket of mine) expect(o.laneOf(bucket)).toBe(bucket === BUCKET ? 0 : 2);
+    // Nor is it counted: half of what is left of the next lane.
+    o.beginMove(mine.length + 1, 0);
+    const owned = range(0, BUCKETS).filter((bucket) => o.keeps(1, bucket)).length;
+    expect(o.give(1, [0], new Uint8Array(BUCKETS), 0.5)).toBe(owned - Math.floor(owned / 2));
+  });
+
+  it('hasAny: of the owner until the end, of the next lane from the beginning on', () => {
+    const { o, t } = make();
+    t.laneOf.fill(1, 0, BUCKETS);
+    const any = (): boolean[] => range(0, 3).map((lane) => o.hasAny(lane));
+    expect(any()).toEqual([false, true, false]);
+    o.beginMove(BUCKETS - 1, 2);
+    expect(any()).toEqual([false, true, true]);
+    o.give(1, [0], new Uint8Array(BUCKETS), 1);
+    expect(any()).toEqual([true, true, true]);
+    o.endMove(BUCKETS - 1, 2);
+    expect(any()).toEqual([true, false, true]);
+  });
+
+  it('flows and UDP ports go to its owner while it moves', () => {
+    const { o } = make();
+    const port = range(1, 1000).find((p) => udpLane(o, p) === 0)!;
+    o.beginMove(o.bucketOfUdp(port), 1);
+    expect(udpLane(o, port)).toBe(0);
+    o.endMove(o.bucketOfUdp(port), 1);
+    expect(udpLane(o, port)).toBe(1);
+  });
+
   it("is still its owner's, who passes on what comes; no new flow begins in it there", () => {
     const o = owners(tables(lanes(2)));
     const ports = portsOf(1000, 80);

@@ -18,6 +18,7 @@ import {
 } from '../../src/ring/spsc.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { addressOf } from '../../src/sys/memory.ts';
+import { HOST_STATE_WORDS, STATE_WORDS } from '../../src/workers/flow/flow-state.ts';
 import * as link from '../../src/workers/link/descriptor.ts';
 import * as toHost from '../../src/workers/link/to-host.ts';
 import { freeReaderSlotsWrite, toReaderText } from '../../src/workers/link/to-reader.ts';
@@ -35,6 +36,9 @@ function words(...addresses: string[]): Uint32Array {
 const V4 = words('0.0.0.0', '192.0.2.1', '10.0.2.15');
 const V6 = words('::', '2001:db8::1', 'fd00::15');
 const PORTS = (53_000 << 16) | 5000;
+
+/** Each word is its index plus the first one, a descriptor. */
+const STATE = Uint32Array.from({ length: STATE_WORDS }, (_, i) => 17 + i);
 
 const TO_HOST: readonly [string, Write][] = [
   ['openTcp flow 3 to 192.0.2.1:53000', (out) => toHost.openTcpWrite(out, 3, V4, 4, 53_000, 0)],
@@ -90,6 +94,7 @@ const TO_HOST: readonly [string, Write][] = [
   ['finish flow 3', (out) => toHost.finishWrite(out, 3)],
   ['close flow 3', (out) => toHost.closeWrite(out, 3)],
   ['reset flow 3', (out) => toHost.resetWrite(out, 3)],
+  ['takeOver flow 3, descriptor 17', (out) => toHost.takeOverWrite(out, 3, STATE)],
   ['freeSlots 5 and 300', (out) => toHost.freeHostSlotsWrite(out, 5, 300)],
   ['freeSlots 300', (out) => toHost.freeHostSlotsWrite(out, NO_SLOT, 300)],
   ['sendDatagram flow 3, 0 bytes', (out) => toHost.sendDatagramWrite(out, 3, 5, NO_SLOT, 55, 0, 0, 0)],
@@ -150,6 +155,8 @@ const TO_SHARD: readonly [string, Write][] = [
     'listenerDatagram 9, [2001:db8::1]:53000 to [fd00::15]:5000, 100 bytes, tos 255',
     (out) => toShard.listenerDatagramWrite(out, 9, 7, 5, NO_SLOT, 128, 100, PORTS >>> 0, V6, 4, 255),
   ],
+  ['movedFlow part 5', (out) => toShard.movedFlowWrite(out, STATE)],
+  ['movedBucket 4095', (out) => toShard.movedBucketWrite(out, 4095)],
   ['datagram flow 3, 60 bytes', (out) => toShard.datagramWrite(out, 3, 5, NO_SLOT, 128, 60, 0, 0)],
   [
     'datagram flow 3, 9001 bytes, ttl 53, segments of 1000',
@@ -208,7 +215,13 @@ describe.each([
       for (let i = 0; i < n; i++) got.push(text(ring.words, ring.at(i)));
       ring.release(n);
     }
-    expect(got).toEqual([...list, ...list].map(([line]) => line));
+    // The state of a flow takes several descriptors.
+    const all = list.flatMap(([line]) =>
+      line.startsWith('movedFlow')
+        ? Array.from({ length: toShard.MOVED_PARTS }, (_, part) => `movedFlow part ${part}`)
+        : [line],
+    );
+    expect(got).toEqual([...all, ...all]);
   });
 });
 
@@ -240,6 +253,47 @@ describe('accessors', () => {
     toShard.listenerDatagramGuest(pool, 32, guest, 0);
     expect(addressText(guest, 0)).toBe('fd00::15');
     expect([pool[31], pool[48]]).toEqual([0xee, 0xee]);
+  });
+
+  it('takeOver: the words of host-io from the state are read back', () => {
+    const m = of(TO_HOST, 'takeOver flow 3, descriptor 17');
+    const at = toHost.takeOverStateAt(0);
+    expect(m.slice(at, at + HOST_STATE_WORDS)).toEqual(STATE.slice(0, HOST_STATE_WORDS));
+    expect(at + HOST_STATE_WORDS).toBeLessThanOrEqual(DESC_WORDS);
+    expect([link.linkFlow(m, 0), link.linkSlotA(m, 0), link.linkSlotB(m, 0)]).toEqual([3, NO_SLOT, NO_SLOT]);
+  });
+
+  it('movedFlow: the state is complete after its last part, by a ring that wraps too', () => {
+    const request = { smallSlots: 0, largeSlots: 0, rings: 1, ringDescriptors: 8, counterBlocks: 1 };
+    const { sab, layout } = allocateShared({ ...request, logBytes: 256 }, addressOf);
+    const out = new CheckedRingProducer(sab, layout, 0, null);
+    const ring = new RingConsumer(sab, layout, 0);
+    const got = new Uint32Array(STATE_WORDS);
+    for (const add of [0, 1000, 0xffff0000]) {
+      const state = STATE.map((word) => word + add);
+      toShard.movedFlowWrite(out, state);
+      out.flush();
+      const n = ring.available();
+      expect(n).toBe(toShard.MOVED_PARTS);
+      const isLast = Array.from({ length: n }, (_, i) => toShard.movedFlowRead(ring.words, ring.at(i), got));
+      ring.release(n);
+      expect(isLast).toEqual([...new Array<boolean>(n - 1).fill(false), true]);
+      expect(got).toEqual(state);
+    }
+  });
+
+  it('movedBucket', () => {
+    expect(toShard.movedBucket(of(TO_SHARD, 'movedBucket 4095'), 0)).toBe(4095);
+  });
+
+  it('a frame is marked as forwarded, and the mark is taken off, without a change of the rest', () => {
+    const frame = of(TO_SHARD, 'frame, 65000 bytes, gso type 4, needs checksum, segments of 1440');
+    const before = frame.slice();
+    toShard.frameSetForwarded(frame, 0);
+    expect(toShard.offloadIsForwarded(toShard.frameOffload(frame, 0))).toBe(true);
+    expect(toShard.offloadGsoType(toShard.frameOffload(frame, 0))).toBe(VnetGso.tcpv6);
+    toShard.frameClearForwarded(frame, 0);
+    expect(frame).toEqual(before);
   });
 
   it('to the reader: slots are read back', () => {

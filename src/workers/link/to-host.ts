@@ -506,6 +506,8 @@ export function toHostText(w: Uint32Array, at = 0): string {
       return `${flow} every ${keepAliveSeconds(w, at)} s`;
     case ToHost.freeSlots:
       return `${name} ${slotsText(w, at)}`;
+    case ToHost.takeOver:
+      return `${flow}, descriptor ${w[takeOverStateAt(at)]}`;
     case ToHost.sendDatagram:
       return `${flow}, ${bytes}${datagramText(w, at)}`;
     case ToHost.group: {

@@ -584,6 +584,10 @@ export function toShardText(w: Uint32Array, at = 0): string {
     }
     case ToShard.icmpError:
       return `${flow}, ${errorText(w, at)}`;
+    case ToShard.movedFlow:
+      return `${name} part ${w[at + 1]}`;
+    case ToShard.movedBucket:
+      return `${name} ${movedBucket(w, at)}`;
     default:
       return flow;
   }
