@@ -257,6 +257,6 @@ export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
   begun: new Int32Array(control, BEGUN_AT, 1),
   datagramPorts: new Uint8Array(control, DATAGRAM_PORTS_AT, PORTS),
   publishedUdp: new Uint16Array(control, PUBLISHED_UDP_AT, PORTS),
-  laneOf: new Uint16Array(control, LANE_OF_AT, BUCKETS + 1),
   room: new Int32Array(control, ROOM_AT, ROOM_WORDS),
+  laneOf: new Uint16Array(control, LANE_OF_AT, BUCKETS + 1),
 });
