@@ -355,9 +355,9 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     }
   }
   let mover: FlowMover | null = null;
-  if (assembly.owners.areLanes && hostIo !== null) {
+  if (assembly.owners.areLanes && hostIo !== null && tapReader !== null) {
     const { owners } = assembly;
-    const [shard, toShards] = [shards[0]!, tapReader!.toShards];
+    const [shard, toShards] = [shards[0]!, tapReader.toShards];
     mover = new FlowMover({ lane: thread, shard, hostIo, owners, toShards, onDone: parts.onGiven });
     stages.push(mover);
   }
