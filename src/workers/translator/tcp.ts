@@ -206,7 +206,8 @@ export class TcpTranslator {
       return packetFree(ctx, p);
     }
     if (!(flags & TcpFlag.ack)) return packetFree(ctx, p);
-    if ((p.tos & DSCP_MASK) !== tcb.tos[flow]) this.#changeTos(flow, p);
+    // An old segment, which another one has overtaken, does not count.
+    if ((p.tos & DSCP_MASK) !== tcb.tos[flow] && seqGeq(seq, rcvNxt)) this.#changeTos(flow, p);
 
     if (!this.#sender.onAck(flow, p, headerBytes, seq, payloadBytes, flags)) return packetFree(ctx, p);
 

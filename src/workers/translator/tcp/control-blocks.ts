@@ -70,7 +70,7 @@ export const TcbFlag = {
   heldBack: 1 << 17,
   /** The guest's FIN has arrived behind provisional bytes; it is handled when these are accepted. */
   finProvisional: 1 << 18,
-  /** The guest has announced an urgent byte that was not passed to host-io yet: rcvUp is set. */
+  /** The guest has sent an urgent byte that was not passed to host-io yet: rcvUp is set. */
   urgentFromGuest: 1 << 19,
   /** The peer has sent an urgent byte: sndUp is set. */
   urgentToGuest: 1 << 20,
