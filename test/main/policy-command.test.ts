@@ -8,12 +8,14 @@ import { explain } from '../../src/main/bucatini/policy.ts';
 import { joinPolicy, parsePolicyText } from '../../src/main/cli/policy-text.ts';
 import { UsageError } from '../../src/main/cli/values.ts';
 import { EgressControl } from '../../src/main/host/egress-control.ts';
+import type { Log } from '../../src/main/host/log.ts';
 import type { RouteSocket } from '../../src/sys/netlink.ts';
 import type { EngineHandle } from '../../src/workers/engine.ts';
 import type { EgressPlan } from '../../src/workers/engine-plan.ts';
 import { EgressNames } from '../../src/workers/flow/egress-names.ts';
 import { EgressPolicy, EgressProto } from '../../src/workers/flow/egress-policy.ts';
 import { addressWords } from '../support/packets.ts';
+import { TEST_PLAN } from '../support/shard-rig.ts';
 
 const RULES = joinPolicy(
   [],
@@ -108,7 +110,10 @@ describe('the options of a front end', () => {
       setEgress: (plan: EgressPlan) => Promise.resolve(set.push(plan)),
     } as unknown as EngineHandle;
     const control = new EgressControl({ egress: [{ allow: false, text: 'host' }] });
-    const first = control.plan(host('192.0.2.1', '2001:db8::1'))!;
+    const logs: string[] = [];
+    const log: Log = (_level, text) => logs.push(text);
+    const { addresses } = TEST_PLAN;
+    const first = control.plan(host('192.0.2.1', '2001:db8::1'), addresses, log)!;
     control.started(engine);
     control.hostChanged(host('2001:db8::1', '192.0.2.1'));
     control.hostChanged(host('192.0.2.1', '192.0.2.2'));
@@ -122,6 +127,12 @@ describe('the options of a front end', () => {
       ) < 0;
     expect([first, set[0]!, set[1]!].map((plan) => denies(plan, '192.0.2.2'))).toEqual([false, true, true]);
     expect(set[2]).toBeUndefined();
+    const { ipv4: _, ipv6: __, ...none } = addresses;
+    const names = new EgressControl({ egress: [{ allow: true, text: 'a.test' }] });
+    names.plan(host(), addresses, log);
+    expect(logs).toEqual([]);
+    names.plan(host(), none, log);
+    expect(logs[0]).toContain('--dns-forward');
     expect(() => control.replace('nonsense')).toThrow('policy: line 1: nonsense');
   });
 

@@ -144,7 +144,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
 
   plan(made: NetnsTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {
     const { settings, sockets } = this.#start;
-    const egress = this.#start.egress?.plan(host);
+    const egress = this.#start.egress?.plan(host, made.network.addresses, this.log);
     return { ...enginePlan(settings, made, engine.engineKeys(), sockets), ...(egress && { egress }) };
   }
 
