@@ -156,7 +156,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
 
   plan(made: NetnsTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {
     const { settings, sockets } = this.#start;
-    const egress = this.#start.egress?.plan(host);
+    const egress = this.#start.egress?.plan(host, made.network.addresses, this.log);
     const plan = enginePlan(settings, made, engine.engineKeys(), sockets, this.#multicast);
     return { ...plan, ...(egress && { egress }) };
   }
