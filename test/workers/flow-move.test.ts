@@ -16,6 +16,7 @@ import { FlowMover } from '../../src/workers/flow-mover.ts';
 import type { HostIo } from '../../src/workers/host-io/host-io.ts';
 import { acceptedWrite, movedFlowWrite } from '../../src/workers/link/to-shard.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
+import { TcpControlBlocks } from '../../src/workers/translator/tcp/control-blocks.ts';
 import { tapPair } from '../hostile/path.ts';
 import { addressWords } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
@@ -23,11 +24,8 @@ import { TEST_PLAN } from '../support/shard-rig.ts';
 const LANES = 3;
 const FLOWS = 64;
 const MSS = 1460;
-/** Words of a flow's state behind its key: bytes each way and age, then control block and receive buffer. */
-const NUMBERS = 6;
-const VARIABLES_BEFORE_MSS = 10;
-/** Then srtt, rttvar and rto, and how long ago the guest's last segment came. */
-const WORDS_FROM_MSS_TO_IDLE = 13 + 6;
+/** Numbers of a flow's state behind its key: bytes each way, age. Then come control block and receive buffer. */
+const NUMBERS = 3;
 const KEEPALIVE_IDLE_MS = 7_200_000;
 
 let fds: number[] = [];
@@ -102,10 +100,11 @@ function stateOf(port: number, fd: number, hash = port * 0x10001, idleMs = 0): F
   state.put(hash);
   state.put((port << 16) >>> 0);
   for (const word of [...addressWords('10.0.2.15'), ...addressWords('198.51.100.7')]) state.put(word);
-  for (let i = 0; i < NUMBERS + VARIABLES_BEFORE_MSS; i++) state.put(0);
-  state.put(MSS);
-  for (let i = 0; i < WORDS_FROM_MSS_TO_IDLE; i++) state.put(0);
-  state.putNumber(idleMs);
+  for (let i = 0; i < NUMBERS; i++) state.putNumber(0);
+  const tcb = new TcpControlBlocks(1);
+  tcb.mss[0] = MSS;
+  tcb.lastSeen[0] = -idleMs;
+  tcb.save(0, state, 0);
   return state;
 }
 
