@@ -21,7 +21,7 @@ import { errnoText } from '../sys/libc.ts';
 import { mapLargeArrays } from '../sys/memory.ts';
 import { attachQueue, detachQueue } from '../sys/tap-queue.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
-import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
+import type { EnginePlan, HostChange, ListenerPlan, ShapingPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
 import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
@@ -88,6 +88,7 @@ export type ThreadReport =
 export type ThreadMessage =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
+  | { readonly kind: 'shaping'; readonly plan: ShapingPlan }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
   | {
       readonly kind: 'changeListeners';
@@ -187,6 +188,7 @@ class PacketThread {
       () => this.#stopped(),
       prePolls ? new PrePoll() : null,
       isElastic(plan.threads) ? (share) => this.#onLoad(share) : null,
+      plan.shaping !== undefined,
     );
     this.#readable = this.#reactor.handler((fd) => {
       task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
@@ -234,7 +236,9 @@ class PacketThread {
       else if (message.kind === 'host') {
         for (const shard of shards) shard.hostChanged(message.change);
         hostIo?.hostChanged(message.change);
-      } else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
+      } else if (message.kind === 'shaping')
+        for (const lines of this.#built.lines) lines.configure(message.plan, performance.now());
+      else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
       else if (message.kind === 'startThread') startPacketThread(message.program, message.name, message.task);
       else if (message.kind === 'give') this.#give(message.to, message.share, message.last === true);
       else if (message.kind === 'queue') this.#setQueue(message.attached);

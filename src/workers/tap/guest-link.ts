@@ -21,9 +21,10 @@ import { Counter } from '../../ring/counters.ts';
 import { type FramePool, HEADROOM_BYTES } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { write, writev } from '../../sys/io.ts';
-import { NativeBuffer } from '../../sys/memory.ts';
+import { copyBytes, NativeBuffer } from '../../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
+import type { Lines } from '../shaping/lines.ts';
 import { EgressFrame } from './egress-frame.ts';
 import { FrameRoom } from './frame-room.ts';
 import { Impairment } from './impairment.ts';
@@ -51,6 +52,8 @@ export interface GuestLinkOptions {
   readonly guestMac: Uint8Array;
   readonly impairment?: ImpairmentPlan | undefined;
   readonly pcap?: PcapWriter | undefined;
+  /** Emulated lines to the guest: frames go to them, and not to the TAP. Only without a virtio header. */
+  readonly lines?: Lines | undefined;
 }
 
 export class GuestLink {
@@ -76,6 +79,7 @@ export class GuestLink {
   readonly #pcap: PcapWriter | null;
   readonly #iov = new NativeBuffer((1 + MAX_PIECES) * IOVEC_BYTES);
   readonly #room: FrameRoom | null;
+  readonly #lines: Lines | null;
   readonly #zeros = new NativeBuffer(ETH_MIN_FRAME_BYTES);
   /** Number of pieces after the first one, in #iov from its second entry on. */
   #pieces = 0;
@@ -95,6 +99,7 @@ export class GuestLink {
       ? new Impairment(o.impairment.seed ^ 0x746f, o.impairment.lossToGuest)
       : null;
     this.#pcap = o.pcap ?? null;
+    this.#lines = o.lines ?? null;
     this.#room = o.isSocket ? new FrameRoom(o.tapFd) : null;
   }
 
@@ -124,6 +129,7 @@ export class GuestLink {
       this.#counters[Counter.lostToGuest]!++;
       return 0;
     }
+    if (this.#lines !== null) return this.#toLine(this.#lines, at, frontBytes, pieces, moreBytes);
     const r = this.#write(at, frontBytes, pieces, moreBytes);
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {
@@ -152,6 +158,23 @@ export class GuestLink {
     const csumStart = ETH_BYTES + f.transportAt - f.at;
     const hdrLen = f.gsoType === VnetGso.none ? 0 : csumStart + f.headerBytes;
     vnetWrite(this.#u8, at, VnetFlag.needsCsum, f.gsoType, hdrLen, f.gsoSize, csumStart, f.checksumField);
+  }
+
+  /** Copy the frame to its line, whose stage writes it to the TAP later (shaping/line-to-guest.ts). */
+  #toLine(lines: Lines, at: number, frontBytes: number, pieces: number, moreBytes: number): 0 {
+    const now = performance.now();
+    const bytes = frontBytes + moreBytes;
+    if (!lines.take(this.#u8, at, frontBytes, bytes, now)) return 0;
+    let to = lines.entryAddress;
+    copyBytes(to, this.#pool.baseAddress + at, frontBytes);
+    to += frontBytes;
+    const words = this.#iov.u32;
+    for (let w = IOVEC_WORDS; w <= pieces * IOVEC_WORDS; w += IOVEC_WORDS) {
+      copyBytes(to, words[w]! + words[w + 1]! * 0x1_0000_0000, words[w + 2]!);
+      to += words[w + 2]!;
+    }
+    lines.commit(bytes, now);
+    return 0;
   }
 
   /** @returns bytes written or -errno */
