@@ -149,6 +149,14 @@ export class Line {
     return this.#openAt < 0 ? Fate.full : Fate.carried;
   }
 
+  /** Whether the queue would take a frame. */
+  hasRoom(bytes: number, now: number): boolean {
+    this.#advance(now);
+    const packets = this.#fifo.head - this.#mid;
+    const { queuePackets, queueBytes } = this.#plan;
+    return packets === 0 || (packets < queuePackets && this.#waiting + bytes <= queueBytes);
+  }
+
   get openAt(): number {
     return this.#openAt;
   }

@@ -102,19 +102,29 @@ export class Lines {
   }
 
   #lineOf(u8: Uint8Array, ethAt: number, inBytes: number): Line {
-    if (!this.#readOutside(u8, ethAt, inBytes)) return this.#lines[0]!;
-    const words = this.#words;
+    return this.#readOutside(u8, ethAt, inBytes) ? this.#lineOfAddress(this.#words, 0) : this.#lines[0]!;
+  }
+
+  #lineOfAddress(words: Uint32Array, a: number): Line {
     const networks = this.#networks;
     for (let n = 0, w = 0; n < this.#lineOfNetwork.length; n++, w += NETWORK_WORDS) {
       if (
-        ((words[3]! ^ networks[w + 3]!) & networks[w + 7]!) === 0 &&
-        ((words[2]! ^ networks[w + 2]!) & networks[w + 6]!) === 0 &&
-        ((words[1]! ^ networks[w + 1]!) & networks[w + 5]!) === 0 &&
-        ((words[0]! ^ networks[w]!) & networks[w + 4]!) === 0
+        ((words[a + 3]! ^ networks[w + 3]!) & networks[w + 7]!) === 0 &&
+        ((words[a + 2]! ^ networks[w + 2]!) & networks[w + 6]!) === 0 &&
+        ((words[a + 1]! ^ networks[w + 1]!) & networks[w + 5]!) === 0 &&
+        ((words[a]! ^ networks[w]!) & networks[w + 4]!) === 0
       )
         return this.#lines[this.#lineOfNetwork[n]!]!;
     }
     return this.#lines[0]!;
+  }
+
+  /**
+   * Whether the queue of the line of an address has room for a frame.
+   * @param words,w  the address outside
+   */
+  hasRoom(words: Uint32Array, w: number, bytes: number, now: number): boolean {
+    return this.#lineOfAddress(words, w).hasRoom(bytes, now);
   }
 
   /** @returns false: the frame is not IP, or malformed */

@@ -32,6 +32,8 @@ import type { PcapWriter } from './pcap.ts';
 
 /** IEEE 802.3 section 3.2.7, without the frame check sequence: what Linux calls ETH_ZLEN. */
 const ETH_MIN_FRAME_BYTES = 60;
+/** Ethernet, IPv6 and TCP headers with timestamps. */
+const MAX_HEADER_BYTES = ETH_BYTES + 40 + 32;
 /** Pieces that one frame may have after its first: two slots for each of 64 datagrams. */
 export const MAX_PIECES = 128;
 
@@ -140,6 +142,15 @@ export class GuestLink {
     this.#counters[Counter.framesToGuest]!++;
     this.#counters[Counter.bytesToGuest]! += bytes + moreBytes;
     return 0;
+  }
+
+  /**
+   * Whether a packet fits in the queue of its emulated line; true without one.
+   * @param words,w  the address outside
+   * @param bytes    payload
+   */
+  hasRoom(words: Uint32Array, w: number, bytes: number): boolean {
+    return this.#lines === null || this.#lines.hasRoom(words, w, bytes + MAX_HEADER_BYTES, performance.now());
   }
 
   /**
