@@ -174,7 +174,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     const ports = portsBeside(engine, published(settings));
     return openApiOption(
       settings.apiSocket,
-      { engine, ports, addresses, interfaceName, program, version: version() },
+      { engine, ports, addresses, interfaceName, program, version: version(), shaping: settings.shaping },
       { onError: (error) => this.log('warning', error.message) },
     );
   }
