@@ -51,7 +51,7 @@ export class Random {
     let x = this.#spare;
     this.#spare = Number.NaN;
     if (Number.isNaN(x)) {
-      const radius = Math.sqrt(-2 * Math.log(1 - this.share()));
+      const radius = Math.sqrt(-2 * Math.log1p(-this.share()));
       const angle = 2 * Math.PI * this.share();
       x = radius * Math.cos(angle);
       this.#spare = radius * Math.sin(angle);
