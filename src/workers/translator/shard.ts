@@ -70,6 +70,7 @@ import {
   offloadNeedsCsum,
   ToShard,
 } from '../link/to-shard.ts';
+import type { Lines } from '../shaping/lines.ts';
 import { GuestLink } from '../tap/guest-link.ts';
 import type { PcapWriter } from '../tap/pcap.ts';
 import { Notice, type Notices } from '../thread/notices.ts';
@@ -118,6 +119,8 @@ export interface ShardOptions {
   /** The lane's reader; absent: there are no lanes. */
   readonly reader?: LaneReader | undefined;
   readonly pcap?: PcapWriter | undefined;
+  /** Emulated lines to the guest. */
+  readonly lines?: Lines | undefined;
   readonly notices: Notices;
 }
 
@@ -194,6 +197,7 @@ export class Shard implements Stage, FlowSource {
         guestMac: options.guestMac,
         impairment: plan.impairment,
         pcap: options.pcap,
+        lines: options.lines,
       }),
       now: performance.now(),
       freeReaderSlots: (slotA, slotB) => {
