@@ -396,7 +396,9 @@ const ALL_NODES6 = Uint32Array.of(0xff020000, 0, 0, 1);
 
 /** @returns index of the first word, or -1 */
 function indexOfSource(list: readonly number[], source: Uint32Array): number {
+  const [a, b, c, d] = source;
+  // No allocation: a hostile guest can list the same sources again and again.
   for (let i = 0; i < list.length; i += 4)
-    if (list.slice(i, i + 4).every((word, k) => word === source[k])) return i;
+    if (list[i + 3] === d && list[i + 2] === c && list[i + 1] === b && list[i] === a) return i;
   return -1;
 }
