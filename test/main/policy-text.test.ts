@@ -104,6 +104,14 @@ default deny
     `);
   });
 
+  it('a short text cannot make a table that fills the memory', () => {
+    const targets = Array.from({ length: 600 }, (_, i) => `10.0.${i >> 8}.${i & 255}`).join();
+    const ports = Array.from({ length: 600 }, (_, i) => 2 * i + 1).join();
+    expect(() => parsePolicyText(`deny tcp ${targets} ${ports}`, 'p')).toThrow(
+      'p: line 1: more than 262144 pairs of a target and a port range',
+    );
+  });
+
   it('a text of 10,000 rules is parsed', () => {
     const text = Array.from({ length: 10_000 }, (_, i) => `allow tcp 10.${i >>> 8}.${i & 255}.0/24 443`);
     expect(parsePolicyText(text.join('\n'), 'p').rules).toHaveLength(10_000);

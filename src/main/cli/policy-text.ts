@@ -57,6 +57,8 @@ export function parsePolicyText(text: string, name: string): PolicyPart {
   if (text.length > MAX_POLICY_CHARS) fail(0, `is longer than ${MAX_POLICY_CHARS >>> 20} MiB`);
   const rules: EgressRule[] = [];
   let targets = 0;
+  /** A prefix has a list of the port ranges of each of its rules. */
+  let pairs = 0;
   let defaultAllow: boolean | undefined;
   text.split('\n').forEach((whole, i) => {
     const line = i + 1;
@@ -74,6 +76,7 @@ export function parsePolicyText(text: string, name: string): PolicyPart {
       const rule = parseRule(words, line);
       rules.push(rule);
       targets += rule.targets.length;
+      pairs += rule.targets.length * rule.ports.length;
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
       fail(line, error.message);
@@ -81,6 +84,8 @@ export function parsePolicyText(text: string, name: string): PolicyPart {
     if (rules.length > MAX_EGRESS_RULES) fail(line, `more than ${MAX_EGRESS_RULES} rules; leave some out`);
     if (targets > MAX_EGRESS_TARGETS / 8)
       fail(line, `more than ${MAX_EGRESS_TARGETS / 8} targets in all; leave some out`);
+    if (pairs > MAX_EGRESS_TARGETS)
+      fail(line, `more than ${MAX_EGRESS_TARGETS} pairs of a target and a port range; leave some out`);
   });
   return defaultAllow === undefined ? { rules } : { rules, defaultAllow };
 }
