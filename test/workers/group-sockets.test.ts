@@ -1,5 +1,6 @@
 // @vitest: beside
 /** The host's sockets in groups of the guest, on the loopback interface: no datagram leaves the machine. */
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../src/ring/counters.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
@@ -122,6 +123,24 @@ describe('memberships', () => {
     const peer = await sender();
     await peer.send(pattern(10), other, GROUP);
     expect(toShardText((await host.messages(1))[0]!)).toContain(`to ${GROUP}:${other}`);
+  });
+
+  it('broadcast: a port of the plan stays, however many ports the guest sends to; of those the oldest goes', async () => {
+    const [planned, ...others] = await Promise.all(Array.from({ length: 18 }, freePort));
+    const host = bed.rig({
+      ...TEST_PLAN,
+      policy: {
+        ...TEST_PLAN.policy,
+        multicast: { all: true, groups: [{ address: '255.255.255.255', port: planned! }], maxGroups: 20 },
+      },
+    });
+    const broadcast = addressWords('255.255.255.255');
+    for (const port of others) host.groups!.learn(broadcast, 0, port, port);
+    const isOpen = (port: number): boolean =>
+      readFileSync('/proc/net/udp', 'utf8').includes(
+        ` FFFFFFFF:${port.toString(16).toUpperCase().padStart(4, '0')} `,
+      );
+    expect([planned!, ...others].filter((port) => !isOpen(port))).toEqual(others.slice(0, 2));
   });
 
   it('another program of the host has the port: both receive', async () => {

@@ -133,6 +133,8 @@ interface GroupSocket {
   readonly fd: number;
   /** Index of the interface for filterGroup(). */
   readonly ifindex: number;
+  /** Sockets that were opened later have a greater number. */
+  readonly serial: number;
 }
 
 export class GroupSockets implements SocketModule {
@@ -143,6 +145,7 @@ export class GroupSockets implements SocketModule {
   readonly #base: number;
   readonly #memberships: Membership[] = [];
   readonly #sockets: (GroupSocket | undefined)[] = [];
+  #serial = 0;
   /** Oldest first. */
   readonly #learned: { readonly words: Uint32Array; readonly port: number }[] = [];
   /** Sources of the ToHost.group messages that have come so far, for one group. */
@@ -264,9 +267,18 @@ export class GroupSockets implements SocketModule {
       }
       const open = this.#sockets.filter((s) => s?.of === group);
       if (open.some((s) => s!.port === port)) continue;
-      if (open.length >= MAX_PORTS) this.#closeWhere((s) => s === open[0]);
+      if (open.length >= MAX_PORTS && !this.#closeOldest(group)) continue;
       this.#open(group, port);
     }
+  }
+
+  /** Close the broadcast socket that is the oldest, ports of the plan apart. @returns false: there is none */
+  #closeOldest(group: Membership): boolean {
+    const planned = this.#rules.broadcastPorts();
+    const learned = this.#sockets.filter((s) => s?.of === group && !planned.includes(s.port));
+    const oldest = learned.sort((a, b) => a!.serial - b!.serial)[0];
+    this.#closeWhere((s) => s === oldest);
+    return oldest !== undefined;
   }
 
   // ---- sockets ---------------------------------------------------------------------------------------------
@@ -325,7 +337,7 @@ export class GroupSockets implements SocketModule {
       close(fd);
       return r;
     }
-    const made: GroupSocket = { of: group, port, fd, ifindex };
+    const made: GroupSocket = { of: group, port, fd, ifindex, serial: this.#serial++ };
     if (group.sources.length > 0) this.#setFilter(made);
     return made;
   }
