@@ -119,6 +119,21 @@ describeE2e('emulated line', needs, () => {
       },
     );
 
+    it.each(FAMILIES)(
+      '$name: downloads through a full queue are complete, one and four at a time',
+      {
+        timeout: TIMEOUT_MS,
+      },
+      async ({ peer }) => {
+        await withLine(['--rate', '40mbit', '--impair', 'queue=20k'], async (guest) => {
+          const url = `http://${urlHost(peer)}:${PORT.http}/bytes/${MIB}`;
+          const one = await curlDownload(guest, url, TIMEOUT_MS);
+          const four = await Promise.all([1, 2, 3, 4].map(() => curlDownload(guest, url, TIMEOUT_MS)));
+          for (const got of [one, ...four]) expect(got.sha256).toBe(patternSha256(MIB));
+        });
+      },
+    );
+
     it('without a limit: faster than any rate above', { timeout: TIMEOUT_MS }, async () => {
       await withLine(['--impair', 'none'], async (guest) => {
         expect(await iperf(guest, PEER4)).toBeGreaterThan(100e6);
