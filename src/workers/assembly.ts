@@ -195,7 +195,7 @@ export class Assembly {
   shard(s: number, rest: Omit<ShardOptions, keyof ShardParts | 'plan' | 'shard'>): Shard {
     const parts = this.shardParts(s);
     const { pool, ownership, scratchSlot, dnsSlots, fromReaders, toReaders, fromHosts, toHost } = parts;
-    const { counters, guestMac, seen, reader, pcap, notices } = rest;
+    const { counters, guestMac, neighbours, seen, reader, pcap, notices } = rest;
     return new Shard({
       shard: s,
       plan: this.#withTap(),
@@ -205,6 +205,7 @@ export class Assembly {
       scratchSlot,
       dnsSlots,
       guestMac,
+      neighbours,
       seen,
       tapFd: parts.tapFd,
       owners: parts.owners,
@@ -312,7 +313,7 @@ export interface ThreadStages {
 export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStages {
   const { plan, threads } = assembly;
   const { thread, reactor, counters, control, notices, pcap, onFatal } = parts;
-  const { guestMac, seen, datagramPorts, publishedUdp } = control;
+  const { guestMac, neighbours, seen, datagramPorts, publishedUdp } = control;
   const stages: Stage[] = [];
   const shards: Shard[] = [];
   const flowSources = new Map<number, FlowSource>();
@@ -331,7 +332,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   for (let s = 0; s < threads.shards; s++) {
     if (plan.tap === undefined || threads.shardThread(s) !== thread) continue;
     const reader = assembly.owners.areLanes ? (tapReader ?? undefined) : undefined;
-    const shard = assembly.shard(s, { counters, guestMac, seen, reader, pcap, notices });
+    const shard = assembly.shard(s, { counters, guestMac, neighbours, seen, reader, pcap, notices });
     shards.push(shard);
     flowSources.set(s, shard);
     stages.push(shard);

@@ -11,13 +11,14 @@ import { IpProtocol } from '../../src/proto/ipv4.ts';
 import { UDP_BYTES, UDP_CHECKSUM, udpWrite } from '../../src/proto/udp.ts';
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
-import { allocateShared } from '../../src/ring/layout.ts';
+import { allocateShared, NEIGHBOUR_WORDS } from '../../src/ring/layout.ts';
 import { FramePool, HEADROOM_BYTES } from '../../src/ring/pool.ts';
 import { AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK } from '../../src/sys/constants.ts';
 import { close, read } from '../../src/sys/io.ts';
 import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
 import { socketpair } from '../../src/sys/socket.ts';
 import { GuestLink } from '../../src/workers/tap/guest-link.ts';
+import { GuestNeighbours } from '../../src/workers/tap/guest-neighbours.ts';
 import { ipWrite } from '../../src/workers/translator/to-guest.ts';
 
 const VNET_BYTES = 12;
@@ -33,6 +34,9 @@ class Bench {
   readonly link: GuestLink;
   readonly #fds: readonly [number, number];
   readonly #buffer = new NativeBuffer(65536);
+
+  readonly guestMac = Uint8Array.of(2, 0, 0, 0, 0, 2);
+  readonly neighbours = new GuestNeighbours(new Uint32Array(NEIGHBOUR_WORDS), this.guestMac);
 
   constructor(vnetHdrBytes: 0 | 12) {
     const pair = new NativeBuffer(8);
@@ -53,7 +57,8 @@ class Bench {
       scratchSlot: 3,
       counters: this.counters,
       mac: Uint8Array.of(2, 0, 0, 0, 0, 1),
-      guestMac: Uint8Array.of(2, 0, 0, 0, 0, 2),
+      guestMac: this.guestMac,
+      neighbours: this.neighbours,
     });
   }
 

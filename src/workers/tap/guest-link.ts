@@ -12,10 +12,15 @@
  * Linux calls CHECKSUM_PARTIAL). With a vnet header the guest's kernel accepts that, without one this module
  * completes the checksum.
  */
-import { writeU16 } from '../../proto/be.ts';
+import { addressRead, addressSetIpv4 } from '../../proto/address.ts';
+import { ARP_TARGET_MAC } from '../../proto/arp.ts';
+import { readU16, readU32, writeU16 } from '../../proto/be.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
-import { ETH_BYTES, etherWrite } from '../../proto/ethernet.ts';
-import { UDP_CHECKSUM, udpFinishSum } from '../../proto/udp.ts';
+import { DHCP_CLIENT_MAC, DHCP_CLIENT_PORT, DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
+import { ETH_BYTES, EtherType, etherWrite, groupMac, MAC_BYTES } from '../../proto/ethernet.ts';
+import { IPV4_DST, IPV4_MIN_BYTES, IpProtocol, ipv4Protocol } from '../../proto/ipv4.ts';
+import { IPV6_DST } from '../../proto/ipv6.ts';
+import { UDP_BYTES, UDP_CHECKSUM, udpFinishSum } from '../../proto/udp.ts';
 import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, HEADROOM_BYTES } from '../../ring/pool.ts';
@@ -26,6 +31,7 @@ import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
 import { EgressFrame } from './egress-frame.ts';
 import { FrameRoom } from './frame-room.ts';
+import type { GuestNeighbours } from './guest-neighbours.ts';
 import { Impairment } from './impairment.ts';
 import type { PcapWriter } from './pcap.ts';
 
@@ -49,6 +55,7 @@ export interface GuestLinkOptions {
   readonly counters: Float64Array;
   readonly mac: Uint8Array;
   readonly guestMac: Uint8Array;
+  readonly neighbours: GuestNeighbours;
   readonly impairment?: ImpairmentPlan | undefined;
   readonly pcap?: PcapWriter | undefined;
 }
@@ -78,6 +85,9 @@ export class GuestLink {
   readonly #room: FrameRoom | null;
   /** Where frames go: `guestMac`, or what sendTo() has set. */
   #destination: Uint8Array;
+  readonly #neighbours: GuestNeighbours;
+  readonly #lookedUp = new Uint8Array(MAC_BYTES);
+  readonly #address = new Uint32Array(4);
   readonly #zeros = new NativeBuffer(ETH_MIN_FRAME_BYTES);
   /** Number of pieces after the first one, in #iov from its second entry on. */
   #pieces = 0;
@@ -90,6 +100,7 @@ export class GuestLink {
     this.mac = o.mac;
     this.guestMac = o.guestMac;
     this.#destination = o.guestMac;
+    this.#neighbours = o.neighbours;
     this.hasVnet = o.vnetHdrBytes === 12;
     this.uso = o.uso && this.hasVnet;
     this.bigTcp = o.bigTcp && this.hasVnet;
@@ -114,7 +125,9 @@ export class GuestLink {
     const pieces = this.#pieces;
     this.#pieces = 0;
     const ethAt = f.at - ETH_BYTES;
-    etherWrite(this.#u8, ethAt, this.#destination, this.mac, f.etherType);
+    let destination = this.#destination;
+    if (this.#neighbours.inUse && destination === this.guestMac) destination = this.#lookUp(f);
+    etherWrite(this.#u8, ethAt, destination, this.mac, f.etherType);
     let at = ethAt;
     let frontBytes = ETH_BYTES + bytes;
     if (this.hasVnet) {
@@ -142,6 +155,38 @@ export class GuestLink {
   /** Send frames to this Ethernet address from now on. @param mac  six bytes, borrowed; null: the guest's */
   sendTo(mac: Uint8Array | null): void {
     this.#destination = mac ?? this.guestMac;
+  }
+
+  /** The MAC of the address to which a complete packet goes, where there are several; borrowed. */
+  #lookUp(f: EgressFrame): Uint8Array {
+    const u8 = this.#u8;
+    const { at } = f;
+    const mac = this.#lookedUp;
+    const address = this.#address;
+    if (f.etherType === EtherType.arp) return this.#copyMac(at + ARP_TARGET_MAC);
+    if (f.etherType === EtherType.ipv6) {
+      addressRead(u8, at + IPV6_DST, address, 0);
+      if (address[0]! >>> 24 === 0xff) {
+        groupMac(address, 0, mac);
+        return mac;
+      }
+    } else {
+      const udpAt = at + IPV4_MIN_BYTES;
+      // The client has no address yet.
+      if (
+        ipv4Protocol(u8, at) === IpProtocol.udp &&
+        readU16(u8, udpAt) === DHCP_SERVER_PORT &&
+        readU16(u8, udpAt + 2) === DHCP_CLIENT_PORT
+      )
+        return this.#copyMac(udpAt + UDP_BYTES + DHCP_CLIENT_MAC);
+      addressSetIpv4(address, 0, readU32(u8, at + IPV4_DST));
+    }
+    return this.#neighbours.macOf(address, 0, mac) ? mac : this.guestMac;
+  }
+
+  #copyMac(at: number): Uint8Array {
+    for (let i = 0; i < MAC_BYTES; i++) this.#lookedUp[i] = this.#u8[at + i]!;
+    return this.#lookedUp;
   }
 
   /**

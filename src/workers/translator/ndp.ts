@@ -93,6 +93,8 @@ function solicitation(ctx: ShardContext, p: Packet): void {
     return;
   }
   if (addressEqual(target, 0, addressing.guest, V6_AT) || addressEqual(target, 0, p.addr, 0)) return;
+  // Another neighbour inside answers itself.
+  if (ctx.neighbours.has(target, 0)) return;
   const ours = addressing.isOurs(target, 0, 6);
   // Source :: means duplicate address detection for an address that the guest is about to take (RFC 4862
   // section 5.4).
