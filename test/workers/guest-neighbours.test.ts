@@ -23,7 +23,7 @@ function table(guestMac: readonly number[] = FIRST) {
     neighbours,
     mac,
     learn: (address: string, from: readonly number[]) =>
-      neighbours.learn(words(address), 0, Uint8Array.from(from), 0, seen),
+      neighbours.learn(words(address), 0, Uint8Array.from(from), 0, seen, 3),
     macOf: (address: string): number[] | null => {
       const out = new Uint8Array(6);
       return neighbours.macOf(words(address), 0, out) ? [...out] : null;

@@ -34,6 +34,7 @@ import { FrameRoom } from './frame-room.ts';
 import type { GuestNeighbours } from './guest-neighbours.ts';
 import { Impairment } from './impairment.ts';
 import type { PcapWriter } from './pcap.ts';
+import { WaitingForMac } from './waiting-for-mac.ts';
 
 /** IEEE 802.3 section 3.2.7, without the frame check sequence: what Linux calls ETH_ZLEN. */
 const ETH_MIN_FRAME_BYTES = 60;
@@ -56,6 +57,9 @@ export interface GuestLinkOptions {
   readonly mac: Uint8Array;
   readonly guestMac: Uint8Array;
   readonly neighbours: GuestNeighbours;
+  /** Our addresses, with which MACs are asked for: IPv4 as u32, link-local four words. */
+  readonly ipv4?: number;
+  readonly linkLocal?: Uint32Array;
   readonly impairment?: ImpairmentPlan | undefined;
   readonly pcap?: PcapWriter | undefined;
 }
@@ -86,6 +90,8 @@ export class GuestLink {
   /** Where frames go: `guestMac`, or what sendTo() has set. */
   #destination: Uint8Array;
   readonly #neighbours: GuestNeighbours;
+  /** Frames to addresses whose MAC is not known yet. */
+  readonly waiting: WaitingForMac;
   readonly #lookedUp = new Uint8Array(MAC_BYTES);
   readonly #address = new Uint32Array(4);
   readonly #zeros = new NativeBuffer(ETH_MIN_FRAME_BYTES);
@@ -101,6 +107,19 @@ export class GuestLink {
     this.guestMac = o.guestMac;
     this.#destination = o.guestMac;
     this.#neighbours = o.neighbours;
+    this.waiting = new WaitingForMac({
+      mac: o.mac,
+      ipv4: o.ipv4 ?? 0,
+      linkLocal: o.linkLocal ?? new Uint32Array(4),
+      vnetBytes: o.vnetHdrBytes,
+      neighbours: o.neighbours,
+      guestMac: o.guestMac,
+      write: (address, bytes) => {
+        write(this.#fd, address, bytes);
+        this.#counters[Counter.tapWrites]!++;
+      },
+      nowMs: () => performance.now(),
+    });
     this.hasVnet = o.vnetHdrBytes === 12;
     this.uso = o.uso && this.hasVnet;
     this.bigTcp = o.bigTcp && this.hasVnet;
@@ -126,7 +145,11 @@ export class GuestLink {
     this.#pieces = 0;
     const ethAt = f.at - ETH_BYTES;
     let destination = this.#destination;
-    if (this.#neighbours.inUse && destination === this.guestMac) destination = this.#lookUp(f);
+    let waits = false;
+    if (this.#neighbours.inUse && destination === this.guestMac) {
+      destination = this.#lookUp(f);
+      waits = destination === this.guestMac && this.#neighbours.isUnknown;
+    }
     etherWrite(this.#u8, ethAt, destination, this.mac, f.etherType);
     let at = ethAt;
     let frontBytes = ETH_BYTES + bytes;
@@ -140,6 +163,7 @@ export class GuestLink {
       this.#counters[Counter.lostToGuest]!++;
       return 0;
     }
+    if (waits && moreBytes === 0 && this.waiting.keep(this.#address, this.#u8, at, frontBytes)) return 0;
     const r = this.#write(at, frontBytes, pieces, moreBytes);
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {
@@ -181,7 +205,10 @@ export class GuestLink {
         return this.#copyMac(udpAt + UDP_BYTES + DHCP_CLIENT_MAC);
       addressSetIpv4(address, 0, readU32(u8, at + IPV4_DST));
     }
-    return this.#neighbours.macOf(address, 0, mac) ? mac : this.guestMac;
+    if (this.#neighbours.macOf(address, 0, mac)) return mac;
+    // The first MAC is a guess; the answer will say, and whoever sends will send again.
+    this.waiting.ask(address);
+    return this.guestMac;
   }
 
   #copyMac(at: number): Uint8Array {

@@ -54,10 +54,18 @@ export class GuestNeighbours {
    * Note the sender of a frame that is not from the guest's one MAC, or of any while the table is in use.
    * @param words,w  its address
    * @param u8,macAt  its MAC
-   * @param seen  Addressing.seen: three addresses that the guest's one MAC had until now
+   * @param seen  Addressing.seen: three addresses of the guest's one MAC
+   * @param spoken  Addressing.spoken: which of them it has sent from
    * @returns whether something new is known
    */
-  learn(words: Uint32Array, w: number, u8: Uint8Array, macAt: number, seen: Uint32Array): boolean {
+  learn(
+    words: Uint32Array,
+    w: number,
+    u8: Uint8Array,
+    macAt: number,
+    seen: Uint32Array,
+    spoken: number,
+  ): boolean {
     const isNoAddress = isUnspecified(words, w);
     if (this.inUse && !this.isUnknown) return !isNoAddress && this.#put(words, w, u8, macAt);
     let isSame = isNoAddress || this.isUnknown;
@@ -68,7 +76,8 @@ export class GuestNeighbours {
       this.#words[IN_USE] = 0;
       return true;
     }
-    for (let at = 0; at < 12; at += 4) if (!isUnspecified(seen, at)) this.#put(seen, at, this.#guestMac, 0);
+    // Of an address that was only planned it is not known who has it.
+    for (let i = 0; i < 3; i++) if ((spoken & (1 << i)) !== 0) this.#put(seen, 4 * i, this.#guestMac, 0);
     this.#put(words, w, u8, macAt);
     Atomics.store(this.#words, IN_USE, 1);
     return true;

@@ -203,6 +203,8 @@ export class Shard implements Stage, FlowSource {
         mac: addressing.mac,
         guestMac: options.guestMac,
         neighbours,
+        ipv4: addressing.gateway[3]!,
+        linkLocal: addressing.linkLocal,
         impairment: plan.impairment,
         pcap: options.pcap,
       }),
@@ -359,6 +361,7 @@ export class Shard implements Stage, FlowSource {
     ctx.timers.advance(now, this.#fire);
     if (now >= this.#nextRa) this.#advertise(now);
     this.#groups?.poll(now);
+    if (!ctx.guest.waiting.isEmpty) ctx.guest.waiting.send();
     work += this.#tcp.flush();
     this.#tellRoom();
     this.#o.toHost.flush();
@@ -548,16 +551,26 @@ export class Shard implements Stage, FlowSource {
   }
 
   #onArp(at: number, bytes: number): void {
-    if (this.#macAt >= 0 && arpCheck(this.#u8, at, bytes) === 0) {
-      addressSetIpv4(this.#packet.addr, 0, arpSenderIp(this.#u8, at));
-      this.#learnSender(this.#packet.addr);
+    if (this.#ctx.addressing.ipv4 && arpCheck(this.#u8, at, bytes) === 0) {
+      const { addr } = this.#packet;
+      const sender = arpSenderIp(this.#u8, at);
+      addressSetIpv4(addr, 0, sender);
+      const isGuest = this.#macAt < 0 || this.#learnSender(addr);
+      // A guest that only asks for neighbours so far can be connected to.
+      if (isGuest && sender >>> 24 !== 127 && sender >>> 29 !== 7)
+        this.#ctx.addressing.learnGuestAddress4(sender);
     }
     handleArp(this.#ctx, at, bytes);
   }
 
-  #learnSender(address: Uint32Array): void {
-    const { neighbours, addressing } = this.#ctx;
-    neighbours.learn(address, 0, this.#u8, this.#macAt, addressing.seen);
+  /** @returns whether the sender is the guest itself, that is, its first MAC */
+  #learnSender(address: Uint32Array): boolean {
+    const { neighbours, addressing, guest } = this.#ctx;
+    neighbours.learn(address, 0, this.#u8, this.#macAt, addressing.seen, addressing.spoken);
+    if (!neighbours.inUse) return true;
+    const at = this.#macAt;
+    for (let i = 0; i < 6; i++) if (guest.guestMac[i] !== this.#u8[at + i]) return addressing.isSeen(address);
+    return true;
   }
 
   /**
@@ -598,8 +611,7 @@ export class Shard implements Stage, FlowSource {
     addressSetIpv4(a, 4, ipv4Dst(u8, ipAt));
     // 127/8 and 224/3 (multicast, reserved, broadcast) are no valid source. 0.0.0.0 is one for DHCP only.
     if (src >>> 24 === 127 || src >>> 29 === 7) return packetDiscard(ctx, p, StageDrop.ipSource);
-    if (this.#macAt >= 0) this.#learnSender(a);
-    ctx.addressing.learnGuestAddress4(src);
+    if (this.#macAt < 0 || this.#learnSender(a)) ctx.addressing.learnGuestAddress4(src);
     switch (p.proto) {
       case IpProtocol.tcp:
         if (!ctx.plan.policy.tcp) return packetDiscard(ctx, p, StageDrop.switchedOff);
@@ -651,8 +663,7 @@ export class Shard implements Stage, FlowSource {
     // 2.5.5.2).
     if (isV4Mapped(a, 0) || isMulticast(a, 0) || isLoopback(a, 0))
       return packetDiscard(ctx, p, StageDrop.ipSource);
-    if (this.#macAt >= 0) this.#learnSender(a);
-    ctx.addressing.learnGuestAddress6(a, 0);
+    if (this.#macAt < 0 || this.#learnSender(a)) ctx.addressing.learnGuestAddress6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
         if (!ctx.plan.policy.tcp) return packetDiscard(ctx, p, StageDrop.switchedOff);
