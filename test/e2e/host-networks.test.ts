@@ -226,6 +226,36 @@ describeE2e('hosts as they are', needs, () => {
     });
   });
 
+  describe.each(frontEnds.filter((f) => f.six))('$name', ({ start }) => {
+    /** Of the addresses of veth0, the kernel prefers the second one: the first is deprecated, the third local. */
+    const KINDS = ['2001:db8:77::d/64', '2001:db8:77::5/64', 'fd88::5/64'];
+    const change = (verb: string): Promise<string> =>
+      host(
+        KINDS.map((a, i) => {
+          const more = verb === 'add' ? `nodad${i === 0 ? ' preferred_lft 0' : ''}` : '';
+          return `ip -6 addr ${verb} ${a} dev veth0 ${more}`;
+        }).join('\n'),
+      );
+
+    it('IPv6 addresses of several kinds: sockets have the one that the kernel gives the host itself', async () => {
+      await succeedIn(bed, 'peer', ['ip', '-6', 'route', 'replace', '2001:db8:77::/64', 'dev', 'veth0']);
+      await change('add');
+      const guest = await start();
+      try {
+        await eventually('IPv6 inside', START_MS, async () => (await source(guest, FAR6)) !== '');
+        const own = await succeedIn(bed, 'host', [
+          ...['curl', '-sS', '--noproxy', '*', `http://[${FAR6}]:${PORT.http}/source`],
+        ]);
+        expect(own).toBe('2001:db8:77::5');
+        expect(await source(guest, FAR6)).toBe(own);
+        expect(await succeed(guest, ['ip', '-6', 'addr'])).toContain('inet6 2001:db8:77::5/64');
+      } finally {
+        await guest.stop();
+        await change('del');
+      }
+    });
+  });
+
   it('pasta, default route only in another table, which comes later: the namespace gets one', async () => {
     await host('ip route del default; ip -6 route del default');
     const guest = await frontEnds.find((f) => f.name === 'pasta')!.start();
