@@ -205,7 +205,7 @@ describeE2e('hosts as they are', needs, () => {
 
     it('network and resolvers come later: both are followed', async () => {
       await host(`ip route del default; ip -6 route del default; ip link set veth1 down
-        ip addr flush dev veth1; ip -6 addr flush dev veth0 scope global; ip addr flush dev veth0`);
+        ip -4 addr flush dev veth1; ip -6 addr flush dev veth0 scope global; ip -4 addr flush dev veth0`);
       bed.write('/etc/resolv.conf', '');
       const guest = await start();
       try {
