@@ -42,8 +42,11 @@ const FOLDERS: Record<string, readonly string[]> = {
   'workers/flow': ['workers/.'],
   'workers/link': ['workers/.', 'workers/flow'],
   'workers/listen': ['workers/.', 'workers/flow'],
-  'workers/tap': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link'],
-  'workers/translator': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/tap'],
+  'workers/shaping': ['workers/.', 'workers/thread'],
+  'workers/tap': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/shaping'],
+  'workers/translator': [
+    ...['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/tap', 'workers/shaping'],
+  ],
   'workers/host-io': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/listen'],
   'workers/splice': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/listen'],
   'main/process': [],

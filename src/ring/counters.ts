@@ -165,6 +165,15 @@ const TABLE = {
   spliceBytes: ['bytes', 'Stream bytes taken past the TAP'],
   spliceDatagrams: ['datagrams', 'UDP datagrams taken past the TAP'],
   pcapLost: ['frames', 'Frames that could not be written to the file of --pcap'],
+  // emulated lines (--rate, --delay, --loss, --impair)
+  lineLostFromGuest: ['frames', 'Packets of the guest lost by the emulated line: --loss'],
+  lineLostToGuest: ['frames', 'Packets to the guest lost by the emulated line: --loss'],
+  lineFullFromGuest: ['frames', 'Packets of the guest lost because the queue of the emulated line was full'],
+  lineFullToGuest: ['frames', 'Packets to the guest lost because the queue of the emulated line was full'],
+  lineTooLong: ['frames', 'Packets lost because they were longer than the emulated line carries: max-packet'],
+  lineDuplicated: ['frames', 'Packets that the emulated line delivered twice'],
+  lineReordered: ['frames', 'Packets that the emulated line let others overtake'],
+  lineCorrupted: ['frames', 'Packets in which the emulated line changed a bit'],
   // impairment, for tests
   lostFromGuest: ['frames', 'Frames from the guest dropped on purpose, in tests'],
   lostToGuest: ['frames', 'Frames to the guest dropped on purpose, in tests'],

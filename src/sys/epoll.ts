@@ -1,6 +1,6 @@
 /**
  * epoll(7), as the reactor uses it. Hot; every function returns a result or -errno.
- * @syscalls epoll_create1 epoll_ctl epoll_wait epoll_pwait
+ * @syscalls epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
  *
  * struct epoll_event, <linux/eventpoll.h>: packed on x86-64, naturally aligned elsewhere.
  *
@@ -8,9 +8,10 @@
  *   x86-64     | events u32| data lo   | data hi   |
  *   AArch64    | events u32| (unused)  | data lo   | data hi   |
  */
-import { EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD } from './constants.ts';
+import { EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, Errno } from './constants.ts';
 import { failed, libc } from './libc.ts';
 import { type NativeAddress, NativeBuffer } from './memory.ts';
+import { syscallNumber } from './syscall-numbers.ts';
 
 const packed = process.arch === 'x64';
 export const EPOLL_EVENT_BYTES = packed ? 12 : 16;
@@ -21,6 +22,13 @@ const DATA_WORD = EPOLL_DATA_AT >> 2;
 type N = number;
 const cEpollCreate1 = libc<[N]>('epoll_create1', 'int', ['int']);
 const cEpollCtl = libc<[N, N, N, N]>('epoll_ctl', 'int', ['int', 'int', 'int', 'uintptr_t']);
+/**
+ * epoll_pwait2 has one argument more, the size of the signal mask, which the kernel ignores without a mask; Bun's
+ * calls have six at the most.
+ */
+const cSyscall = libc<[N, N, N, N, N, N]>('syscall', 'intptr_t', [
+  ...(['int64_t', 'int', 'uintptr_t', 'int', 'uintptr_t', 'uintptr_t'] as const),
+]);
 const cEpollWait = libc<[N, N, N, N]>('epoll_wait', 'int', ['int', 'uintptr_t', 'int', 'int']);
 
 /** Room for the events of one epollWait. The accessors are valid until the next wait with the same object. */
@@ -101,4 +109,26 @@ export function epollDel(ep: number, fd: number): number {
 export function epollWait(ep: number, events: EpollEvents, timeoutMs: number): number {
   const r = cEpollWait(ep, events.address, events.capacity, timeoutMs);
   return r < 0 ? failed() : r;
+}
+
+const timeout = new NativeBuffer(16);
+let hasPwait2 = true;
+
+/**
+ * Wait for events with a timeout that need not be whole milliseconds: epoll_pwait2 (Linux 5.11). Where that is
+ * missing, or a filter refuses it, the timeout is rounded up.
+ * @param timeoutMs  above 0
+ * @returns as epollWait()
+ */
+export function epollWaitPrecise(ep: number, events: EpollEvents, timeoutMs: number): number {
+  if (!hasPwait2) return epollWait(ep, events, Math.ceil(timeoutMs));
+  const seconds = Math.floor(timeoutMs / 1000);
+  timeout.u32[0] = seconds;
+  timeout.u32[2] = Math.floor((timeoutMs - seconds * 1000) * 1e6);
+  const r = cSyscall(syscallNumber('epoll_pwait2'), ep, events.address, events.capacity, timeout.address, 0);
+  if (r >= 0) return r;
+  const error = failed();
+  if (error !== -Errno.ENOSYS && error !== -Errno.EPERM) return error;
+  hasPwait2 = false;
+  return epollWait(ep, events, Math.ceil(timeoutMs));
 }

@@ -12,7 +12,7 @@
  * - JavaScript engines keep the bytes of small typed arrays made as `new Uint8Array(n)` in their own heaps,
  *   where they may move. `addressOf` asks for `.buffer` first, which moves the bytes out for good.
  */
-import { nativeAddress, optionalLibc } from './libc.ts';
+import { libc, nativeAddress, optionalLibc } from './libc.ts';
 
 /**
  * The address of the first byte of a view. Cold: call it once and add offsets to the result.
@@ -49,6 +49,13 @@ const cMallopt = optionalLibc<[number, number]>('mallopt', 'int', ['int', 'int']
  */
 export function mapLargeArrays(): void {
   cMallopt?.(M_MMAP_THRESHOLD, LARGE_BYTES);
+}
+
+const cMemcpy = libc<[number, number, number]>('memcpy', 'intptr_t', ['uintptr_t', 'uintptr_t', 'size_t']);
+
+/** memcpy(3), between two memories: TypedArray.set() would need a view of the source for each copy. */
+export function copyBytes(to: number, from: number, bytes: number): void {
+  cMemcpy(to, from, bytes);
 }
 
 /**

@@ -17,6 +17,8 @@ import { HostIo, type HostIoOptions } from './host-io/host-io.ts';
 import { ReaderReturns } from './link/reader-returns.ts';
 import { Owner } from './link/slot-owner.ts';
 import { queueFd, type SlotShares, slotShares, type ThreadPlan, threadPlan } from './placement.ts';
+import { LineToGuest } from './shaping/line-to-guest.ts';
+import type { Lines } from './shaping/lines.ts';
 import { Splice } from './splice/splice.ts';
 import { TapReader, type TapReaderOptions } from './tap/tap-reader.ts';
 import type { Reactor } from './thread/reactor.ts';
@@ -195,7 +197,7 @@ export class Assembly {
   shard(s: number, rest: Omit<ShardOptions, keyof ShardParts | 'plan' | 'shard'>): Shard {
     const parts = this.shardParts(s);
     const { pool, ownership, scratchSlot, dnsSlots, fromReaders, toReaders, fromHosts, toHost } = parts;
-    const { counters, guestMac, neighbours, seen, reader, pcap, notices } = rest;
+    const { counters, guestMac, neighbours, seen, reader, pcap, lines, notices } = rest;
     return new Shard({
       shard: s,
       plan: this.#withTap(),
@@ -215,6 +217,7 @@ export class Assembly {
       toHost,
       reader,
       pcap,
+      lines,
       notices,
     });
   }
@@ -303,6 +306,8 @@ export interface ThreadStages {
   /** Of a lane. */
   readonly mover: FlowMover | null;
   readonly splice: Splice | null;
+  /** Emulated lines of both directions; empty: there are none. */
+  readonly lines: readonly Lines[];
   /** The thread's flows, by section number of flow-report.ts. */
   readonly flowSources: ReadonlyMap<number, FlowSource>;
 }
@@ -320,6 +325,8 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   let hostIo: HostIo | null = null;
   let splice: Splice | null = null;
   let tapReader: TapReader | null = null;
+  const toGuest =
+    plan.shaping && plan.tap ? new LineToGuest(plan.shaping, queueFd(plan.tap, 0), counters) : null;
 
   for (let r = 0; r < threads.readers; r++) {
     if (plan.tap === undefined || threads.readerThread(r) !== thread) continue;
@@ -332,7 +339,8 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   for (let s = 0; s < threads.shards; s++) {
     if (plan.tap === undefined || threads.shardThread(s) !== thread) continue;
     const reader = assembly.owners.areLanes ? (tapReader ?? undefined) : undefined;
-    const shard = assembly.shard(s, { counters, guestMac, neighbours, seen, reader, pcap, notices });
+    const lines = toGuest?.lines;
+    const shard = assembly.shard(s, { counters, guestMac, neighbours, seen, reader, pcap, lines, notices });
     shards.push(shard);
     flowSources.set(s, shard);
     stages.push(shard);
@@ -369,7 +377,13 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   // The shard again, after host-io: what sockets received goes to the guest in the same round, not after
   // another read of the TAP.
   if (plan.threads.kind !== 'pipeline' && plan.tap !== undefined) order.push(shards[0]!);
-  return { stages, order, reader: tapReader, shards, hostIo, splice, mover, flowSources };
+  const lines: Lines[] = [];
+  if (toGuest !== null) {
+    stages.push(toGuest);
+    order.push(toGuest); // last: what the others put on the line without a delay leaves in the same round
+    lines.push(tapReader!.lines!, toGuest.lines);
+  }
+  return { stages, order, reader: tapReader, shards, hostIo, splice, mover, lines, flowSources };
 }
 
 function spliceStage(plan: EnginePlan, splice: SplicePlan, parts: ThreadParts): Splice {

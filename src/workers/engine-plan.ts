@@ -273,6 +273,64 @@ export interface ImpairmentPlan {
 }
 
 /**
+ * Gilbert-Elliott loss: the line is in a good or in a bad state, and changes between them before each packet.
+ * All fields are probabilities, 0 to 1. Independent losses: goodToBad 0, and lossGood alone.
+ */
+export interface LossPlan {
+  readonly goodToBad: number;
+  readonly badToGood: number;
+  readonly lossGood: number;
+  readonly lossBad: number;
+}
+
+export type JitterDistribution = 'uniform' | 'normal' | 'pareto';
+
+/** One direction of an emulated line (shaping/line.ts). Shares are 0 to 1; bytes have the Ethernet header. */
+export interface LinePlan {
+  /** Bytes per second; Infinity: no limit. */
+  readonly bytesPerSecond: number;
+  /** Bytes that may leave at once after a pause. */
+  readonly burstBytes: number;
+  /** What may wait for the rate; more is lost. */
+  readonly queueBytes: number;
+  readonly queuePackets: number;
+  readonly delayMs: number;
+  /** Uniform: the largest deviation from delayMs; the others: the standard deviation. */
+  readonly jitterMs: number;
+  readonly distribution: JitterDistribution;
+  readonly loss: LossPlan;
+  readonly duplicate: number;
+  /** Share of packets that later ones overtake: they arrive reorderMs later than they would. */
+  readonly reorder: number;
+  readonly reorderMs: number;
+  /** Share of packets in which one bit is wrong. */
+  readonly corrupt: number;
+  /** Longest IP packet; longer ones are lost without an ICMP error. */
+  readonly maxPacketBytes: number;
+}
+
+/** Both directions of an emulated line. */
+export interface LinesPlan {
+  readonly fromGuest: LinePlan;
+  readonly toGuest: LinePlan;
+}
+
+/** Emulated lines of a container. The TAP of such a plan has no virtio header, so frames are packets. */
+export interface ShapingPlan {
+  readonly seed: number;
+  /** The line of all packets of no rule. */
+  readonly rest: LinesPlan;
+  /** Lines by the address outside; the first rule that has it applies. */
+  readonly rules: readonly (LinesPlan & { readonly networks: readonly NetworkPlan[] })[];
+}
+
+/** Addresses with a common prefix. */
+export interface NetworkPlan {
+  readonly address: string;
+  readonly prefixLen: number;
+}
+
+/**
  * How stages are spread over packet threads (placement.ts): all on one; one thread for the reader, one for
  * each shard and one for host-io; or lanes, each of which has all stages and a queue of the TAP.
  */
@@ -305,6 +363,8 @@ export interface EnginePlan {
   readonly isnKey: readonly [number, number, number, number];
   readonly pcapFile?: string;
   readonly impairment?: ImpairmentPlan;
+  /** Emulated lines between guest and engine, only with one packet thread; absent: none. */
+  readonly shaping?: ShapingPlan;
   /** For tests: check the owner of each slot, and fill unset words of descriptors with UNSET_WORD. */
   readonly debugOwnership?: boolean;
   readonly logLevel: LogLevelName;

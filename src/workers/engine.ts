@@ -48,7 +48,14 @@ import { errnoText } from '../sys/libc.ts';
 import { raiseOpenFiles } from '../sys/process.ts';
 import { ElasticLanes } from './elastic-lanes.ts';
 import { engineMemory } from './engine-memory.ts';
-import type { EgressPlan, EnginePlan, HostChange, ListenerPlan, ThreadsPlan } from './engine-plan.ts';
+import type {
+  EgressPlan,
+  EnginePlan,
+  HostChange,
+  ListenerPlan,
+  ShapingPlan,
+  ThreadsPlan,
+} from './engine-plan.ts';
 import { divideBuckets } from './flow/flow-owner.ts';
 import { type FlowPage, NO_FLOWS } from './flow/flow-report.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
@@ -101,6 +108,8 @@ export interface EngineHandle {
   histograms(): readonly EngineHistogram[];
   /** The host's resolvers have changed. @param list  addresses, as AddressPlan.resolvers */
   setResolvers(list: readonly string[]): void;
+  /** Change the emulated lines. Without effect if EnginePlan.shaping was absent. */
+  setShaping(plan: ShapingPlan): void;
   /** The host's network has changed. */
   hostChanged(change: HostChange): void;
   /**
@@ -579,6 +588,10 @@ class Engine implements EngineHandle {
   setResolvers(list: readonly string[]): void {
     this.#post({ kind: 'resolvers', list });
     this.#resolvers = list;
+  }
+
+  setShaping(plan: ShapingPlan): void {
+    this.#post({ kind: 'shaping', plan });
   }
 
   hostChanged(change: HostChange): void {

@@ -21,7 +21,7 @@ import { errnoText } from '../sys/libc.ts';
 import { mapLargeArrays } from '../sys/memory.ts';
 import { attachQueue, detachQueue } from '../sys/tap-queue.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
-import type { EgressPlan, EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
+import type { EgressPlan, EnginePlan, HostChange, ListenerPlan, ShapingPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
 import { isnKeyOfThread } from './flow/isn-key.ts';
 import type { GiveRequest } from './flow-mover.ts';
@@ -94,6 +94,7 @@ export type ThreadMessage =
   | { readonly kind: 'host'; readonly change: HostChange }
   /** The egress policy is another one; absent: none. */
   | { readonly kind: 'egress'; readonly plan?: EgressPlan }
+  | { readonly kind: 'shaping'; readonly plan: ShapingPlan }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
   | {
       readonly kind: 'changeListeners';
@@ -194,6 +195,7 @@ class PacketThread {
       () => this.#stopped(),
       prePolls ? new PrePoll() : null,
       laneCount(plan.threads) > 1 ? (share) => this.#onLoad(share) : null,
+      plan.shaping !== undefined,
     );
     this.#readable = this.#reactor.handler((fd) => {
       task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
@@ -254,7 +256,9 @@ class PacketThread {
         let ended = splice?.setEgress(message.plan) ?? 0;
         for (const shard of shards) ended += shard.setEgress(message.plan);
         this.#task.port.postMessage({ kind: 'egress', ended } satisfies ThreadReport);
-      } else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
+      } else if (message.kind === 'shaping')
+        for (const lines of this.#built.lines) lines.configure(message.plan, performance.now());
+      else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
       else if (message.kind === 'startThread') startPacketThread(message.program, message.name, message.task);
       else if (message.kind === 'give') this.#built.mover!.give(message, performance.now());
       else if (message.kind === 'queue') this.#setQueue(message.attached);

@@ -262,9 +262,9 @@ describeE2e(
           const hosts = (await bed.run('user', ['readlink', '/proc/self/ns/net'])).stdout.trim();
           const [{ capEff, capPrm }] = threads as [ThreadStatus];
           for (const { name, ...state } of threads)
-            expect([name, state]).toEqual([
+            expect([name, state]).toMatchObject([
               name,
-              { capEff, capPrm, seccomp: 2, noNewPrivs: true, netns: hosts },
+              { capEff, capPrm, seccomp: 2, noNewPrivs: true, namespaces: { net: hosts } },
             ]);
           expect(BigInt(`0x${capPrm}`) & ~(CAP_NET_BIND_SERVICE | CAP_NET_RAW)).toBe(0n);
         } finally {

@@ -13,7 +13,8 @@ const SENDS = 7400;
 const RECEIVES = 7401;
 
 /**
- * send(s, script) sends the parts of a script: "a3" three bytes, "!x" an urgent byte x, "p" a pause of 50 ms.
+ * send(s, script) sends the parts of a script: "a3" three bytes, "!x" an urgent byte x, "p" a pause of 50 ms, "w" one
+ * that suffices for the other end to read.
  * receive(s) reads up to the end; returns the stream with the urgent bytes in brackets at their marks, runs
  * of more than 8 equal bytes as "a*1000".
  */
@@ -23,6 +24,7 @@ def send(s, script):
     for part in script.split():
         if part[0] == '!': s.send(part[1].encode(), socket.MSG_OOB)
         elif part == 'p': time.sleep(0.05)
+        elif part == 'w': time.sleep(0.3)
         else: s.sendall(part[0].encode() * int(part[1:]))
     s.shutdown(socket.SHUT_WR)
 def receive(s):
@@ -82,7 +84,7 @@ const SCRIPTS: readonly (readonly [string, string])[] = [
   ['a3 p !x p b3', 'aaa[x]bbb'],
   ['!x b3', '[x]bbb'],
   ['a3 p !x', 'aaa[x]'],
-  ['a2 p !x p b2 p !y p c2', 'aa[x]bb[y]cc'],
+  ['a2 p !x w b2 w !y p c2', 'aa[x]bb[y]cc'],
   ['a1000000 !x b1000000', 'a*1000000[x]b*1000000'],
 ];
 

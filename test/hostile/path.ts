@@ -10,6 +10,7 @@
  * Ownership of slots is checked at each hand-over. The stages have virtual time: poll(now).
  */
 
+import { joinPolicy, parsePolicyText } from '../../src/main/cli/policy-text.ts';
 import { dropName } from '../../src/proto/drop.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE, DROP_MAX } from '../../src/ring/counters.ts';
 import { BUCKETS, PORTS, ROOM_WORDS } from '../../src/ring/layout.ts';
@@ -39,6 +40,8 @@ import {
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan, type ThreadsPlan } from '../../src/workers/engine-plan.ts';
+import { EGRESS_NAMES_BYTES } from '../../src/workers/flow/egress-names.ts';
+import { compileEgress } from '../../src/workers/flow/egress-policy.ts';
 import { divideBuckets } from '../../src/workers/flow/flow-owner.ts';
 import { FLOW_FIELDS, FlowField, flowPage, MAX_PAGE_FLOWS } from '../../src/workers/flow/flow-report.ts';
 import { FlowMover } from '../../src/workers/flow-mover.ts';
@@ -186,6 +189,14 @@ interface Lane {
   readonly mover: FlowMover | null;
 }
 
+/** An egress policy that permits most: with it there are refusals too. */
+const SOME_DENIED = {
+  policy: compileEgress(
+    joinPolicy([], parsePolicyText('deny any any 1-52\ndeny icmp internet\ndefault allow', 'test')),
+  ),
+  names: new SharedArrayBuffer(EGRESS_NAMES_BYTES),
+};
+
 export class HostilePath {
   /** The guest's end of each queue. */
   readonly guests: readonly GuestEnd[];
@@ -241,6 +252,7 @@ export class HostilePath {
       isnKey: [3, 4, 5, 6],
       debugOwnership: true,
       logLevel: 'warning',
+      ...(o.multicast && { egress: SOME_DENIED }),
     };
     const { sab, layout } = engineMemory(this.plan, { ringDescriptors: 2048, logBytes: 256 });
     this.#keep = sab;

@@ -10,8 +10,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { portsBeside } from '../../src/main/api/added-ports.ts';
 import { Api, type ApiOptions, TOO_LARGE_REPLY } from '../../src/main/api/api.ts';
 import { ApiSocket, firstJsonValue } from '../../src/main/api/socket.ts';
+import { parseLineOptions } from '../../src/main/cli/lines.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
+import type { ListenerPlan, ShapingPlan } from '../../src/workers/engine-plan.ts';
 
 /** Ports that another owner uses. */
 const TAKEN: readonly number[] = [4000];
@@ -25,6 +26,10 @@ class Listeners {
   counters = () => ({ bytesFromGuest: 7 });
   threadCounters = () => [{ thread: 'packets', counters: this.counters() }];
   histograms = () => [];
+  lines: ShapingPlan[] = [];
+  setShaping = (plan: ShapingPlan): void => {
+    this.lines.push(plan);
+  };
   asked: number[][] = [];
   async listFlows(after: number, limit: number) {
     this.asked.push([after, limit]);
@@ -129,6 +134,37 @@ describe('slirp4netns requests', () => {
     expect(await answer('{"execute":"stats"}')).toBe(
       '{"return":{"counters":{"bytesFromGuest":7},"threads":[{"thread":"packets","counters":{"bytesFromGuest":7}}],"histograms":[]}}',
     );
+  });
+
+  it('set_impairment: replaces the lines, get_impairment reports them; wrong values change nothing', async () => {
+    const engine = new Listeners();
+    const shaping = parseLineOptions([['rate', '10mbit']], () => '');
+    const { answer } = bind(api(engine, { shaping }));
+    const ask = async (args: object) =>
+      JSON.parse(await answer(JSON.stringify({ execute: 'set_impairment', arguments: args })));
+    const get = async () => JSON.parse(await answer('{"execute":"get_impairment"}')).return;
+    expect(await get()).toMatchObject({ seed: 1, up: { rate: 10e6 }, down: { rate: 10e6 }, rules: [] });
+    const rule = { addresses: '192.0.2.0/24', loss: '5%' };
+    const { return: set } = await ask({ profile: '3g', delay: ['50ms/up', '9ms/down'], to: [rule] });
+    expect(set).toMatchObject({ up: { rate: 768e3, delay_ms: 50 }, down: { rate: 1.6e6, delay_ms: 9 } });
+    expect(set.rules).toMatchObject([{ to: ['192.0.2.0/24'], up: { loss: { lossGood: 0.05 } } }]);
+    expect(await get()).toEqual(set);
+    expect(engine.lines).toHaveLength(1);
+    for (const [args, why] of [
+      [{ delay: '50' }, 'delay 50: 50 is not a time; write for example 50ms, 0.5ms, 200us or 1s'],
+      [{ delay: 50 }, 'bad arguments.delay'],
+      [{ to: [{ delay: '5ms' }] }, 'bad arguments.to'],
+    ] as const)
+      expect(JSON.stringify(await ask(args))).toBe(refused(`set_impairment: ${why}`));
+    expect(engine.lines).toHaveLength(1);
+  });
+
+  it('get_impairment and set_impairment without an emulated line: refused', async () => {
+    const { answer } = bind(api());
+    for (const execute of ['get_impairment', 'set_impairment'])
+      expect(await answer(JSON.stringify({ execute }))).toBe(
+        refused('no emulated line: start with --impair none to set one later'),
+      );
   });
 
   it('list_flows: page size is limited; entries have the field names of list_hostfwd', async () => {

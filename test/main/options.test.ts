@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { CommandName } from '../../src/main/bucatini/commands.ts';
 import { OPTIONS, parseArguments, type Settings } from '../../src/main/bucatini/options.ts';
+import { type LineOption, parseLineOptions } from '../../src/main/cli/lines.ts';
 import { poolPlan } from '../../src/main/cli/pool-plan.ts';
 import { UsageError } from '../../src/main/cli/values.ts';
 import { slotShares } from '../../src/workers/placement.ts';
@@ -15,6 +16,8 @@ function settings(...args: string[]): Settings {
   if (parsed.kind !== 'go') throw new Error(parsed.kind);
   return parsed.settings;
 }
+
+const lines = (...options: LineOption[]) => parseLineOptions(options, () => '');
 
 function message(
   args: readonly string[],
@@ -192,6 +195,48 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
   },
   '--ipv4-only': { good: [[[], { ipv4: true, ipv6: false }]], bad: [] },
   '--ipv6-only': { good: [[[], { ipv4: false, ipv6: true }]], bad: [] },
+  '--rate': {
+    good: [
+      [['100mbit'], { mtu: 1500, shaping: lines(['rate', '100mbit']) }],
+      [['1gbit,64k/down'], { shaping: lines(['rate', '1gbit,64k/down']) }],
+    ],
+    bad: [
+      [['100'], 'write for example'],
+      [['10bit'], 'not within'],
+      [['1mbit/left'], 'not a rate'],
+    ],
+  },
+  '--delay': {
+    good: [[['50ms,5ms,pareto/up'], { shaping: lines(['delay', '50ms,5ms,pareto/up']) }]],
+    bad: [
+      [['50'], 'not a time'],
+      [['61s'], 'longer than 60s'],
+      [['5ms,1ms,square'], 'uniform, normal, pareto'],
+      [['5ms,'], 'write for example'],
+    ],
+  },
+  '--loss': {
+    good: [[['1%,5'], { shaping: lines(['loss', '1%,5']) }]],
+    bad: [
+      [['1'], 'not a share'],
+      [['101%'], 'at most 100%'],
+      [['90%,1'], 'write a longer one'],
+      [['ge,1%'], 'both changes'],
+    ],
+  },
+  '--impair': {
+    good: [
+      [['none'], { mtu: 1500, shaping: lines(['impair', 'none']) }],
+      [['starlink'], { shaping: lines(['impair', 'starlink']) }],
+      [['reorder=1%,5ms'], { shaping: lines(['impair', 'reorder=1%,5ms']) }],
+    ],
+    bad: [
+      [['no-such-file'], 'nor a file that can be read: ENOENT'],
+      [['speed=9'], 'no such setting'],
+      [['seed=x'], 'not a whole number'],
+      [['max-packet=12'], 'smaller than 68'],
+    ],
+  },
   '--no-configure': { good: [[[], { configure: false }]], bad: [] },
   '--stats': { good: [[[], { stats: true }]], bad: [] },
 };

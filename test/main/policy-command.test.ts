@@ -8,7 +8,14 @@ import { explain } from '../../src/main/bucatini/policy.ts';
 import { joinPolicy, parsePolicyText } from '../../src/main/cli/policy-text.ts';
 import { UsageError } from '../../src/main/cli/values.ts';
 import { EgressControl } from '../../src/main/host/egress-control.ts';
+import type { Log } from '../../src/main/host/log.ts';
+import type { RouteSocket } from '../../src/sys/netlink.ts';
+import type { EngineHandle } from '../../src/workers/engine.ts';
+import type { EgressPlan } from '../../src/workers/engine-plan.ts';
+import { EgressNames } from '../../src/workers/flow/egress-names.ts';
+import { EgressPolicy, EgressProto } from '../../src/workers/flow/egress-policy.ts';
 import { addressWords } from '../support/packets.ts';
+import { TEST_PLAN } from '../support/shard-rig.ts';
 
 const RULES = joinPolicy(
   [],
@@ -93,6 +100,40 @@ describe('the options of a front end', () => {
     expect(errorOf({ egress: [], policy: file })).toBe(
       `--policy ${file}: line 2: permit: a line begins with allow, deny, default or #`,
     );
+  });
+
+  it('other addresses of the host: the policy is compiled anew, and the names stay', async () => {
+    const host = (...addresses: string[]) =>
+      ({ addresses: () => addresses.map((address) => ({ address })) }) as unknown as RouteSocket;
+    const set: EgressPlan[] = [];
+    const engine = {
+      setEgress: (plan: EgressPlan) => Promise.resolve(set.push(plan)),
+    } as unknown as EngineHandle;
+    const control = new EgressControl({ egress: [{ allow: false, text: 'host' }] });
+    const logs: string[] = [];
+    const log: Log = (_level, text) => logs.push(text);
+    const { addresses } = TEST_PLAN;
+    const first = control.plan(host('192.0.2.1', '2001:db8::1'), addresses, log)!;
+    control.started(engine);
+    control.hostChanged(host('2001:db8::1', '192.0.2.1'));
+    control.hostChanged(host('192.0.2.1', '192.0.2.2'));
+    await control.replace('deny any 25');
+    await control.replace(undefined);
+    expect(set).toHaveLength(3);
+    expect(set[0]!.names).toBe(first.names);
+    const denies = (plan: EgressPlan, to: string): boolean =>
+      new EgressPolicy(plan.policy, new EgressNames(plan.names)).decide(
+        ...([addressWords(to), 0, false, EgressProto.tcp, 25, 0] as const),
+      ) < 0;
+    expect([first, set[0]!, set[1]!].map((plan) => denies(plan, '192.0.2.2'))).toEqual([false, true, true]);
+    expect(set[2]).toBeUndefined();
+    const { ipv4: _, ipv6: __, ...none } = addresses;
+    const names = new EgressControl({ egress: [{ allow: true, text: 'a.test' }] });
+    names.plan(host(), addresses, log);
+    expect(logs).toEqual([]);
+    names.plan(host(), none, log);
+    expect(logs[0]).toContain('--dns-forward');
+    expect(() => control.replace('nonsense')).toThrow('policy: line 1: nonsense');
   });
 
   it('rules of the options first; none given: no policy', () => {

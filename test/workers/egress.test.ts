@@ -1,18 +1,22 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { joinPolicy, parsePolicyText } from '../../src/main/cli/policy-text.ts';
-import { Counter } from '../../src/ring/counters.ts';
+import { Counter, DROP_BASE } from '../../src/ring/counters.ts';
+import { HEADROOM_BYTES } from '../../src/ring/pool.ts';
 import type { EgressPlan } from '../../src/workers/engine-plan.ts';
 import { EGRESS_NAMES_BYTES } from '../../src/workers/flow/egress-names.ts';
 import { compileEgress } from '../../src/workers/flow/egress-policy.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { ToHost } from '../../src/workers/link/to-host.ts';
+import { groupDatagramWrite } from '../../src/workers/link/to-shard.ts';
+import { GroupMembership } from '../../src/workers/translator/groups.ts';
 import { PingTranslator } from '../../src/workers/translator/icmp-echo.ts';
 import { ResolverChoice } from '../../src/workers/translator/resolvers.ts';
 import { TcpTranslator } from '../../src/workers/translator/tcp.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
-import { flowOf, opOf, toHostTexts } from '../support/message.ts';
+import { flowOf, message, opOf, toHostTexts } from '../support/message.ts';
 import {
+  addressWords,
   echoPacket,
   icmpChecksumOk,
   ipPacket,
@@ -211,5 +215,38 @@ describe('another policy while flows exist', () => {
     );
     const ops = b.rig.takeMessages().map((m) => opOf(m));
     expect(ops.sort()).toEqual([ToHost.reset, ToHost.close, ToHost.close].sort());
+  });
+});
+
+describe('egress policy and groups (--multicast)', () => {
+  const GROUP = '239.1.2.3';
+  const bench = (text: string): { rig: ShardRig; udp: UdpTranslator; groups: GroupMembership } => {
+    const policy = { ...TEST_PLAN.policy, multicast: { all: true, groups: [], maxGroups: 3 } };
+    const rig = new ShardRig({ ...TEST_PLAN, policy, egress: egress(text) });
+    const udp = new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses));
+    return { rig, udp, groups: new GroupMembership(rig.ctx, rig.ctx.groups!) };
+  };
+  const drops = (rig: ShardRig): number => rig.ctx.counters[DROP_BASE - StageDrop.egressPolicy]!;
+
+  it.each([
+    ['default deny', false],
+    ['allow multicast\ndefault deny', true],
+    [`deny udp ${GROUP} 5000\ndefault allow`, false],
+    [`deny udp ${GROUP} 5001\ndefault allow`, true],
+  ])('%s: what the guest sends, and what it hears; no ICMP error', (text, isCarried) => {
+    const { rig, udp, groups } = bench(text);
+    udp.onPacket(rig.packet(udpPacket(GUEST, 4000, GROUP, 5000, pattern(10)), true));
+    expect(rig.takeMessages().length > 0).toBe(isCarried);
+    expect(rig.takeSent()).toEqual([]);
+    const { slotA, slotB } = rig.hostPayload(pattern(10));
+    const both = Uint32Array.of(...addressWords('192.0.2.9'), ...addressWords(GROUP));
+    const ports = ((4000 << 16) | 5000) >>> 0;
+    groups.onDatagram(
+      message((out) => groupDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, 10, 1, ports, both, 0)),
+      0,
+    );
+    expect(rig.takeSent()).toHaveLength(isCarried ? 1 : 0);
+    expect(drops(rig)).toBe(isCarried ? 0 : 2);
+    expect(rig.hostSmall.free).toBe(rig.hostSmall.capacity);
   });
 });

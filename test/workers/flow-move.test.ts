@@ -16,6 +16,7 @@ import { FlowMover } from '../../src/workers/flow-mover.ts';
 import type { HostIo } from '../../src/workers/host-io/host-io.ts';
 import { acceptedWrite, movedFlowWrite } from '../../src/workers/link/to-shard.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
+import { TcpControlBlocks } from '../../src/workers/translator/tcp/control-blocks.ts';
 import { tapPair } from '../hostile/path.ts';
 import { addressWords } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
@@ -23,9 +24,9 @@ import { TEST_PLAN } from '../support/shard-rig.ts';
 const LANES = 3;
 const FLOWS = 64;
 const MSS = 1460;
-/** Words of a flow's state behind its key: bytes each way and age, then control block and receive buffer. */
-const NUMBERS = 6;
-const VARIABLES_BEFORE_MSS = 10;
+/** Numbers of a flow's state behind its key: bytes each way, age. Then come control block and receive buffer. */
+const NUMBERS = 3;
+const KEEPALIVE_IDLE_MS = 7_200_000;
 
 let fds: number[] = [];
 afterEach(() => {
@@ -92,15 +93,18 @@ function moving(hostIo: Partial<HostIo>, room = 1) {
 }
 
 /** The state of a connection from a port of the guest. @param fd  its socket */
-function stateOf(port: number, fd: number, hash = port * 0x10001): FlowState {
+function stateOf(port: number, fd: number, hash = port * 0x10001, idleMs = 0): FlowState {
   const state = new FlowState();
   state.begin();
   state.words[0] = fd;
   state.put(hash);
   state.put((port << 16) >>> 0);
   for (const word of [...addressWords('10.0.2.15'), ...addressWords('198.51.100.7')]) state.put(word);
-  for (let i = 0; i < NUMBERS + VARIABLES_BEFORE_MSS; i++) state.put(0);
-  state.put(MSS);
+  for (let i = 0; i < NUMBERS; i++) state.putNumber(0);
+  const tcb = new TcpControlBlocks(1);
+  tcb.mss[0] = MSS;
+  tcb.lastSeen[0] = -idleMs;
+  tcb.save(0, state, 0);
   return state;
 }
 
@@ -134,6 +138,21 @@ describe('the state of a flow', () => {
     const ports = Array.from(shard.flows.ports).filter((_, flow) => shard.flows.isLive(flow));
     expect(ports.map((word) => word >>> 16).sort()).toEqual([1001, 1002]);
   });
+});
+
+it('a connection that was idle before it moved gets its keep-alive probe when it would have', () => {
+  const { from, shard, counters } = rig();
+  const leftMs = 5000;
+  movedFlowWrite(from[0]!, stateOf(1001, 91, undefined, KEEPALIVE_IDLE_MS - leftMs).words);
+  from[0]!.flush();
+  const now = performance.now();
+  const framesAt = (ms: number): number => {
+    shard.poll(now + ms);
+    return counters[Counter.framesToGuest]!;
+  };
+  const first = framesAt(0);
+  expect(framesAt(leftMs - 100)).toBe(first);
+  expect(framesAt(leftMs + 100)).toBe(first + 1);
 });
 
 describe('the room of a lane', () => {

@@ -2,21 +2,26 @@
 /**
  * The requests of slirp4netns's API socket, for every front end: JSON in both directions, one request for
  * each connection. Clients add, list and remove published ports of the host while the engine runs. Changes
- * are made one after the other. Five requests are not in the original: `info` (addresses and settings),
- * `stats` (the engine's counters), `list_flows`, `get_policy` and `set_policy`. The main thread answers the first two from shared memory,
+ * are made one after the other. These requests are not in the original: `info` (addresses and settings),
+ * `stats` (the engine's counters), `list_flows`, `get_policy` and `set_policy`, `get_impairment` and
+ * `set_impairment` (emulated lines). The main thread answers the first two from shared memory,
  * without asking a packet thread; for `list_flows` it asks the packet threads for one page at a time. The
  * users' text is docs/api.md.
  */
 import type { EngineHandle } from '../../workers/engine.ts';
-import type { AddressPlan, ListenerPlan } from '../../workers/engine-plan.ts';
+import type { AddressPlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
 import type { FlowInfo } from '../../workers/flow-list.ts';
+import { describeLines, LineSettings } from '../cli/lines.ts';
 import { addressOf, UsageError } from '../cli/values.ts';
 import type { EgressControl } from '../host/egress-control.ts';
 import { listenersCollide } from '../host/host-ports.ts';
 import { type AddedPorts, MAX_ADDED_PORTS } from './added-ports.ts';
 import { readRequestJson } from './request-json.ts';
 
-export type ApiEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms' | 'listFlows'>;
+export type ApiEngine = Pick<
+  EngineHandle,
+  'counters' | 'threadCounters' | 'histograms' | 'listFlows' | 'setShaping'
+>;
 
 /** What the API needs to answer requests. */
 export interface ApiOptions {
@@ -24,6 +29,8 @@ export interface ApiOptions {
   readonly ports: AddedPorts;
   /** A family that is absent here cannot be published. */
   readonly addresses: Pick<AddressPlan, 'mtu' | 'ipv4' | 'ipv6'>;
+  /** Emulated lines at the start; absent: there are none, and none can be set. */
+  readonly shaping?: ShapingPlan | undefined;
   /** Absent: the namespace has no interface, and published ports lead to its loopback. */
   readonly interfaceName?: string;
   /** Absent: the egress policy can be neither read nor set. */
@@ -55,6 +62,8 @@ const Refusal = {
   badId: 'remove_hostfwd: bad arguments.id',
   policy: 'set_policy: bad arguments.policy',
   flows: (name: string): string => `list_flows: bad arguments.${name}`,
+  noLine: 'no emulated line: start with --impair none to set one later',
+  impairment: (why: string): string => `set_impairment: ${why}`,
 } as const;
 
 class RequestError extends Error {}
@@ -77,11 +86,13 @@ export class Api {
   /** By id, in the order in which they were added. */
   readonly #forwards = new Map<number, Forward>();
   readonly #startMs = performance.now();
+  #shaping: ShapingPlan | undefined;
   #lastId = 0;
   #lastAnswer: Promise<unknown> = Promise.resolve();
 
   constructor(options: ApiOptions) {
     this.#options = options;
+    this.#shaping = options.shaping;
   }
 
   /**
@@ -134,6 +145,11 @@ export class Api {
         return { return: { policy: this.#egress.text ?? null } };
       case 'set_policy':
         return { return: { flows_ended: await this.#setPolicy(args.policy) } };
+      case 'get_impairment':
+        if (this.#shaping === undefined) throw new RequestError(Refusal.noLine);
+        return { return: describeLines(this.#shaping) };
+      case 'set_impairment':
+        return this.#setImpairment(args);
       default:
         throw new RequestError(Refusal.unknownExecute);
     }
@@ -154,6 +170,18 @@ export class Api {
       if (!(error instanceof UsageError)) throw error;
       throw new RequestError(`set_policy: ${error.message}`);
     }
+  }
+
+  /** Replaces all lines. A key without arguments is as on a line that changes nothing; the seed stays. */
+  #setImpairment(args: Json): unknown {
+    if (this.#shaping === undefined) throw new RequestError(Refusal.noLine);
+    const settings = new LineSettings();
+    const { to, profile, ...keys } = args;
+    addSettings(settings, { ...(profile !== undefined && { profile }), ...keys });
+    for (const rule of to === undefined ? [] : Array.isArray(to) ? to : [to]) addRule(settings, rule);
+    this.#shaping = { ...settings.plan(), seed: this.#shaping.seed };
+    this.#options.engine.setShaping(this.#shaping);
+    return { return: describeLines(this.#shaping) };
   }
 
   #info(): Json {
@@ -246,6 +274,33 @@ export class Api {
     for (const forward of this.#forwards.values())
       if (listenersCollide(forward.listener, listener)) return true;
     return false;
+  }
+}
+
+function addSettings(settings: LineSettings, keys: Json): void {
+  for (const [key, value] of Object.entries(keys)) {
+    for (const text of Array.isArray(value) ? value : [value]) {
+      if (typeof text !== 'string' || key === 'seed')
+        throw new RequestError(Refusal.impairment(`bad arguments.${key}`));
+      setting(`${key} ${text}`, () => settings.set(key, text));
+    }
+  }
+}
+
+/** @param rule  keys and values as above, and the addresses: {"addresses":"192.0.2.0/24","delay":"50ms"} */
+function addRule(settings: LineSettings, rule: unknown): void {
+  const { addresses, ...keys } = (typeof rule === 'object' && rule !== null ? rule : {}) as Json;
+  if (typeof addresses !== 'string') throw new RequestError(Refusal.impairment('bad arguments.to'));
+  setting(`to ${addresses}`, () => settings.to(addresses));
+  addSettings(settings, keys);
+}
+
+function setting(what: string, set: () => void): void {
+  try {
+    set();
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new RequestError(Refusal.impairment(`${what}: ${error.message}`));
   }
 }
 

@@ -35,7 +35,8 @@ import type { Settings } from './options.ts';
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
 
 /** The pool of --pool-size is of all lanes: `auto` takes so many that each has as much as without the option. */
-function chosenThreads({ threads, poolMib }: Settings): EnginePlan['threads'] {
+function chosenThreads({ threads, poolMib, shaping }: Settings): EnginePlan['threads'] {
+  if (shaping !== undefined) return { kind: 'fused' };
   if (threads.kind === 'auto')
     return ownThreads(poolMib === undefined ? undefined : Math.floor(poolMib / DEFAULT_POOL_MIB));
   return threads.kind === 'lanes' && threads.lanes === 1 ? { kind: 'fused' } : threads;
@@ -85,6 +86,7 @@ function enginePlan(
     ...keys,
     ...(settings.pcap !== undefined && { pcapFile: settings.pcap }),
     ...(impairment && { impairment }),
+    ...(settings.shaping && { shaping: settings.shaping }),
     logLevel: settings.logLevel,
   };
 }
@@ -151,12 +153,14 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     this.booted = start.booted;
     this.netns = chooseNetns(settings);
     const queues = tapQueues(chosenThreads(settings), settings.threads.kind === 'auto');
-    this.job = { settings, target, sockets, tapQueues: queues };
+    // On an emulated line each packet is a frame of its own.
+    const tapQueuesOfLine = settings.shaping === undefined ? queues : { ...queues, vnetHeader: false };
+    this.job = { settings, target, sockets, tapQueues: tapQueuesOfLine };
   }
 
   plan(made: NetnsTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {
     const { settings, sockets } = this.#start;
-    const egress = this.#start.egress?.plan(host);
+    const egress = this.#start.egress?.plan(host, made.network.addresses, this.log);
     const plan = enginePlan(settings, made, engine.engineKeys(), sockets, this.#multicast);
     return { ...plan, ...(egress && { egress }) };
   }
@@ -197,7 +201,10 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     const ports = portsBeside(engine, published(settings));
     return openApiOption(
       settings.apiSocket,
-      { engine, ports, addresses, interfaceName, program, version: version(), egress },
+      {
+        ...{ engine, ports, addresses, interfaceName, program, version: version(), egress },
+        shaping: settings.shaping,
+      },
       { onError: (error) => this.log('warning', error.message) },
     );
   }

@@ -9,9 +9,11 @@
  * The parser is not getopt.ts: it refuses abbreviations, and its errors suggest what to write.
  */
 
+import { readFileSync } from 'node:fs';
 import { MAX_LANES } from '../../ring/layout.ts';
-import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
+import type { EnginePlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
+import { type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import { API_SOCKET_HELP, fieldsOf, namesOf, POLICY_HELP } from '../cli/option-fields.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
@@ -68,6 +70,8 @@ export interface Settings {
   readonly name?: string;
   /** Connections from the host's loopback to published ports bypass the TAP. */
   readonly splice: boolean;
+  /** Emulated lines; absent: none, and none can be set later. */
+  readonly shaping?: ShapingPlan;
   readonly threads: Threads;
   /** Of all lanes together. Absent: DEFAULT_POOL_MIB for each lane. */
   readonly poolMib?: number;
@@ -79,7 +83,10 @@ export interface Settings {
 /** The value of --threads. */
 export type Threads = { readonly kind: 'auto' } | EnginePlan['threads'];
 
-type Draft = { -readonly [K in keyof Settings]?: Settings[K] };
+type Draft = { -readonly [K in keyof Settings]?: Settings[K] } & {
+  /** Options of which `shaping` is made. */
+  lineOptions?: readonly LineOption[];
+};
 
 /** An entry of the option table. */
 export interface OptionSpec {
@@ -88,7 +95,7 @@ export interface OptionSpec {
   readonly short?: string;
   /** Syntax of the value, for help. Absent: the option is a flag. */
   readonly value?: string;
-  readonly group: 'Addresses' | 'Connections' | 'Engine' | 'Diagnosis' | 'General';
+  readonly group: 'Addresses' | 'Connections' | 'Line' | 'Engine' | 'Diagnosis' | 'General';
   readonly help: string;
   /** The default in words, for help. */
   readonly default?: string;
@@ -105,6 +112,17 @@ const ENGINE: readonly CommandName[] = ['run', 'attach'];
 const ALL: readonly CommandName[] = COMMAND_NAMES;
 
 const { fixed, parsed } = fieldsOf<Draft>();
+
+/** MTU of an emulated line: its packets are lost one by one, so they must not be larger than real ones. */
+const LINE_MTU = 1500;
+const EACH_WAY = '/up: only what leaves the container, /down: only what comes to it.';
+
+/** Keep an option about lines: they are parsed together. */
+function lineOption(name: LineOption[0]): (draft: Draft, text: string) => void {
+  return (draft, text) => {
+    draft.lineOptions = [...(draft.lineOptions ?? []), [name, text]];
+  };
+}
 
 /** All options, in the order of the help. */
 export const OPTIONS: readonly OptionSpec[] = [
@@ -173,7 +191,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     value: 'N',
     group: 'Addresses',
     help: `MTU of the interface inside, ${IPV4_MIN_MTU} to ${MAX_MTU} (from ${IPV6_MIN_MTU} with IPv6).`,
-    default: `${DEFAULT_MTU}`,
+    default: `${DEFAULT_MTU}; ${LINE_MTU} with an emulated line`,
     commands: ENGINE,
     set: parsed('mtu', (text) => parseCount(text, IPV4_MIN_MTU, MAX_MTU, '1500')),
   },
@@ -320,6 +338,45 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
+    name: 'rate',
+    value: 'RATE[,BURST][/up|/down]',
+    group: 'Line',
+    help: `Limit the rate, for example 100mbit, 1gbit/down, 512kbit/up. BURST: so many bytes (64k, 1m) may leave at once after a pause. ${EACH_WAY}`,
+    default: 'unlimited',
+    repeatable: true,
+    commands: ENGINE,
+    set: lineOption('rate'),
+  },
+  {
+    name: 'delay',
+    value: 'TIME[,JITTER[,uniform|normal|pareto]][/up|/down]',
+    group: 'Line',
+    help: `Delay packets, for example 50ms, 20ms,5ms, 0.5ms/down: on both ways, so a round trip takes twice as much longer. ${EACH_WAY}`,
+    default: 'none',
+    repeatable: true,
+    commands: ENGINE,
+    set: lineOption('delay'),
+  },
+  {
+    name: 'loss',
+    value: 'SHARE[,PACKETS][/up|/down]',
+    group: 'Line',
+    help: `Lose packets at random, for example 1%; 1%,5: as many, in bursts of 5 on average; ge,P,R[,LOSS-BAD[,LOSS-GOOD]]: the Gilbert-Elliott model. ${EACH_WAY}`,
+    default: 'none',
+    repeatable: true,
+    commands: ENGINE,
+    set: lineOption('loss'),
+  },
+  {
+    name: 'impair',
+    value: 'PROFILE|FILE|none|KEY=VALUE',
+    group: 'Line',
+    help: 'Emulate a line by name (2g, 3g, 4g, lte, 5g, dsl, cable, fibre, starlink, geo, lossy-wifi, lan) or as FILE says; KEY=VALUE changes one setting: duplicate=1%, reorder=1%,5ms, corrupt=0.1%, max-packet=1400, queue=256k, seed=7. none: nothing now, but the API socket may change it. See docs/shaping.md.',
+    repeatable: true,
+    commands: ENGINE,
+    set: lineOption('impair'),
+  },
+  {
     name: 'threads',
     value: 'auto|fused|pipeline[=N]|lanes=N|lanes=MIN-MAX',
     group: 'Engine',
@@ -431,9 +488,11 @@ function firstOfBundle(command: CommandName, word: string): readonly [string, st
   return isBundle ? [word.slice(0, 2), word.slice(2)] : [word, ''];
 }
 
-function complete(command: CommandName, draft: Draft): Settings {
+function complete(command: CommandName, { lineOptions, ...draft }: Draft): Settings {
+  const shaping = lineOptions && parseLineOptions(lineOptions, (path) => readFileSync(path, 'utf8'));
   const settings: Settings = {
-    mtu: DEFAULT_MTU,
+    mtu: shaping === undefined ? DEFAULT_MTU : LINE_MTU,
+    ...(shaping && { shaping }),
     ipv4: true,
     ipv6: true,
     configure: true,
@@ -480,6 +539,12 @@ function checkTogether(s: Settings): void {
   if (s.poolMib !== undefined && s.poolMib < leastMib) {
     throw new UsageError(
       `--pool-size ${s.poolMib}: ${lanes} lanes need at least ${leastMib} MiB; write --pool-size ${leastMib} or fewer lanes`,
+    );
+  }
+  if (s.shaping !== undefined && (s.threads.kind === 'pipeline' || lanes > 1)) {
+    const text = s.threads.kind === 'pipeline' ? 'pipeline' : 'lanes';
+    throw new UsageError(
+      `--threads ${text}: an emulated line needs one packet thread; leave out --threads, or --rate, --delay, --loss and --impair`,
     );
   }
   const clash = publishConflict(s.publish);

@@ -91,7 +91,7 @@ export function explain(
   const { decisive, before } = ruleOfName(rules, host, EgressProto[proto], port);
   const allowed = decisive === undefined ? rules.defaultAllow : decisive.allow;
   text += `${place}: ${decisive === undefined ? defaultText(rules) : ruleVerdict(rules, decisive)}\n`;
-  for (const rule of before)
+  for (const rule of before.filter(({ allow }) => allow !== allowed))
     text += `  unless its address matches ${placeOf(rules, rule)}: ${ruleText(rule)}\n`;
   return { text, allowed };
 }

@@ -8,7 +8,7 @@ import { addressParse } from '../../proto/address.ts';
 import { strerrorOf } from '../../sys/error.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
-import type { EgressPlan } from '../../workers/engine-plan.ts';
+import type { AddressPlan, EgressPlan } from '../../workers/engine-plan.ts';
 import { EGRESS_NAMES_BYTES } from '../../workers/flow/egress-names.ts';
 import { compileEgress, type EgressRules } from '../../workers/flow/egress-policy.ts';
 import {
@@ -19,6 +19,10 @@ import {
   policyText,
 } from '../cli/policy-text.ts';
 import { named, quoted, UsageError } from '../cli/values.ts';
+import type { Log } from './log.ts';
+
+const NO_FORWARDER =
+  'egress policy: rules with names match nothing, as no query comes to our DNS forwarder (pasta: add --dns-forward)';
 
 /** The options of a policy, unparsed. */
 export interface EgressOptions {
@@ -68,9 +72,16 @@ export class EgressControl {
     this.#rules = rulesOf(options);
   }
 
-  /** The policy at the start. @param host  queries the host's network */
-  plan(host: RouteSocket): EgressPlan | undefined {
+  /**
+   * The policy at the start.
+   * @param host  queries the host's network
+   * @param addresses  of the plan: rules with names need a forwarder
+   */
+  plan(host: RouteSocket, addresses: AddressPlan, log: Log): EgressPlan | undefined {
     this.#hosts = hostAddresses(host);
+    const forwards = addresses.ipv4?.dns !== undefined || addresses.ipv6?.dns !== undefined;
+    const named = this.#rules?.rules.some(({ targets }) => targets.some(({ kind }) => kind === 'name'));
+    if (named === true && !forwards) log('warning', NO_FORWARDER);
     return this.#compiled();
   }
 

@@ -264,6 +264,7 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
   'epoll_ctl',
   'epoll_wait',
   'epoll_pwait',
+  'epoll_pwait2',
   'poll',
   'eventfd2',
   'pipe2',

@@ -11,6 +11,8 @@ export interface TapQueues {
   readonly attached: number;
   /** Where the TAP cannot have several queues, it gets one. */
   readonly orOne: boolean;
+  /** false: frames without virtio header, so none is longer than the MTU; absent: with one. */
+  readonly vnetHeader?: boolean;
 }
 
 /**

@@ -178,7 +178,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.#forwarder = forwarder;
     const listeners = forwarder.listeners();
     if (conf.confPath !== undefined) await this.#listenForControl(conf.confPath, forwarder);
-    const egress = this.#egress?.plan(host);
+    const egress = this.#egress?.plan(host, made.network.addresses, this.log);
     return {
       ...(egress && { egress }),
       ...pastaEnginePlan(

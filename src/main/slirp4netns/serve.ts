@@ -140,7 +140,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   async openApi(engine: EngineHandle, { name }: SlirpTap): Promise<ApiSocket | undefined> {
     if (this.#conf.apiSocket === undefined) return undefined;
     this.#egress = new (await import('../host/egress-control.ts')).EgressControl({ egress: [] });
-    this.#egress.plan(this.#host!);
+    this.#egress.plan(this.#host!, this.#plan!.addresses, this.log);
     this.#egress.started(engine);
     const api = await listen(this.#conf.apiSocket, {
       egress: this.#egress,

@@ -31,7 +31,6 @@ export const RUNTIME_CALLS = {
   'a thread stopped by another one, whose collector scans all stacks: it waits for a signal': [
     'rt_sigsuspend',
   ],
-  'the event loop': ['epoll_pwait2'],
   'clocks, where the vDSO does not answer': ['clock_nanosleep', 'nanosleep', 'gettimeofday', 'time'],
   "Bun's process and os modules, random numbers of its tables": [
     'getpid',

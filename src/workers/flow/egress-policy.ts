@@ -227,6 +227,21 @@ const PROTO_BITS = [EgressProto.tcp, EgressProto.udp, EgressProto.icmp, EgressPr
 
 /** Add the port ranges of a prefix to `out`. @returns offset in `out` and number of ranges, per protocol */
 function prefixRanges(group: PrefixGroup, rules: readonly EgressRule[], out: number[]): number[] {
+  // Most prefixes have one rule, with one range of ports or none.
+  const [only] = group.rules as [number];
+  const { protocols, ports } = rules[only]!;
+  if (group.rules.length === 1 && ports.length < 2) {
+    const at = out.length;
+    if (ports.length === 0) out.push(0, only);
+    else {
+      const [[first, last]] = ports as [readonly [number, number]];
+      if (first > 0) out.push(0, NO_RULE);
+      out.push(first, only);
+      if (last < 65535) out.push(last + 1, NO_RULE);
+    }
+    const count = (out.length - at) >>> 1;
+    return PROTO_BITS.flatMap((bit) => (protocols & bit ? [at, count] : [0, 0]));
+  }
   const placed = new Map<string, readonly [number, number]>();
   return PROTO_BITS.flatMap((bit) => {
     const applying = group.rules.filter((rule) => rules[rule]!.protocols & bit);
@@ -362,8 +377,11 @@ export function compileEgress(
   u32.set(prefixPorts, prefixPortsAt);
   groups.forEach(({ words, bits, flags }, i) => {
     const at = header[PREFIXES_AT]! + i * PREFIX_WORDS;
-    const ports = portsOf[i]!.map((word, k) => (k % 2 === 0 ? prefixPortsAt + word : word));
-    u32.set([...words, bits | (flags << 8), 0, ...ports], at);
+    u32.set(words, at);
+    u32[at + 4] = bits | (flags << 8);
+    portsOf[i]!.forEach((word, k) => {
+      u32[at + PREFIX_RANGES + k] = k % 2 === 0 ? prefixPortsAt + word : word;
+    });
     const hash = hashPrefix(bits, words[0]!, words[1]!, words[2]!, words[3]!);
     chain(header[HEADS_AT]! + (hash & (heads - 1)), i, at + PREFIX_NEXT);
   });

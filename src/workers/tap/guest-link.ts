@@ -26,9 +26,10 @@ import { Counter } from '../../ring/counters.ts';
 import { type FramePool, HEADROOM_BYTES } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { write, writev } from '../../sys/io.ts';
-import { NativeBuffer } from '../../sys/memory.ts';
+import { copyBytes, NativeBuffer } from '../../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
+import type { Lines } from '../shaping/lines.ts';
 import { EgressFrame } from './egress-frame.ts';
 import { FrameRoom } from './frame-room.ts';
 import type { GuestNeighbours } from './guest-neighbours.ts';
@@ -38,6 +39,8 @@ import { WaitingForMac } from './waiting-for-mac.ts';
 
 /** IEEE 802.3 section 3.2.7, without the frame check sequence: what Linux calls ETH_ZLEN. */
 const ETH_MIN_FRAME_BYTES = 60;
+/** Ethernet, IPv6 and TCP headers with timestamps. */
+const MAX_HEADER_BYTES = ETH_BYTES + 40 + 32;
 /** Pieces that one frame may have after its first: two slots for each of 64 datagrams. */
 export const MAX_PIECES = 128;
 
@@ -62,6 +65,8 @@ export interface GuestLinkOptions {
   readonly linkLocal?: Uint32Array;
   readonly impairment?: ImpairmentPlan | undefined;
   readonly pcap?: PcapWriter | undefined;
+  /** Emulated lines to the guest: frames go to them, and not to the TAP. Only without a virtio header. */
+  readonly lines?: Lines | undefined;
 }
 
 export class GuestLink {
@@ -94,6 +99,7 @@ export class GuestLink {
   readonly waiting: WaitingForMac;
   readonly #lookedUp = new Uint8Array(MAC_BYTES);
   readonly #address = new Uint32Array(4);
+  readonly #lines: Lines | null;
   readonly #zeros = new NativeBuffer(ETH_MIN_FRAME_BYTES);
   /** Number of pieces after the first one, in #iov from its second entry on. */
   #pieces = 0;
@@ -128,6 +134,7 @@ export class GuestLink {
       ? new Impairment(o.impairment.seed ^ 0x746f, o.impairment.lossToGuest)
       : null;
     this.#pcap = o.pcap ?? null;
+    this.#lines = o.lines ?? null;
     this.#room = o.isSocket ? new FrameRoom(o.tapFd) : null;
   }
 
@@ -164,6 +171,7 @@ export class GuestLink {
       return 0;
     }
     if (waits && moreBytes === 0 && this.waiting.keep(this.#address, this.#u8, at, frontBytes)) return 0;
+    if (this.#lines !== null) return this.#toLine(this.#lines, at, frontBytes, pieces, moreBytes);
     const r = this.#write(at, frontBytes, pieces, moreBytes);
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {
@@ -203,7 +211,12 @@ export class GuestLink {
         readU16(u8, udpAt + 2) === DHCP_CLIENT_PORT
       )
         return this.#copyMac(udpAt + UDP_BYTES + DHCP_CLIENT_MAC);
-      addressSetIpv4(address, 0, readU32(u8, at + IPV4_DST));
+      const dst = readU32(u8, at + IPV4_DST);
+      addressSetIpv4(address, 0, dst);
+      if (dst >>> 28 >= 14) {
+        groupMac(address, 0, mac);
+        return mac;
+      }
     }
     if (this.#neighbours.macOf(address, 0, mac)) return mac;
     // The first MAC is a guess; the answer will say, and whoever sends will send again.
@@ -214,6 +227,15 @@ export class GuestLink {
   #copyMac(at: number): Uint8Array {
     for (let i = 0; i < MAC_BYTES; i++) this.#lookedUp[i] = this.#u8[at + i]!;
     return this.#lookedUp;
+  }
+
+  /**
+   * Whether a packet fits in the queue of its emulated line; true without one.
+   * @param words,w  the address outside
+   * @param bytes    payload
+   */
+  hasRoom(words: Uint32Array, w: number, bytes: number): boolean {
+    return this.#lines === null || this.#lines.hasRoom(words, w, bytes + MAX_HEADER_BYTES, performance.now());
   }
 
   /**
@@ -232,6 +254,23 @@ export class GuestLink {
     const csumStart = ETH_BYTES + f.transportAt - f.at;
     const hdrLen = f.gsoType === VnetGso.none ? 0 : csumStart + f.headerBytes;
     vnetWrite(this.#u8, at, VnetFlag.needsCsum, f.gsoType, hdrLen, f.gsoSize, csumStart, f.checksumField);
+  }
+
+  /** Copy the frame to its line, whose stage writes it to the TAP later (shaping/line-to-guest.ts). */
+  #toLine(lines: Lines, at: number, frontBytes: number, pieces: number, moreBytes: number): 0 {
+    const now = performance.now();
+    const bytes = frontBytes + moreBytes;
+    if (!lines.take(this.#u8, at, frontBytes, bytes, now)) return 0;
+    let to = lines.entryAddress;
+    copyBytes(to, this.#pool.baseAddress + at, frontBytes);
+    to += frontBytes;
+    const words = this.#iov.u32;
+    for (let w = IOVEC_WORDS; w <= pieces * IOVEC_WORDS; w += IOVEC_WORDS) {
+      copyBytes(to, words[w]! + words[w + 1]! * 0x1_0000_0000, words[w + 2]!);
+      to += words[w + 2]!;
+    }
+    lines.commit(bytes, now);
+    return 0;
   }
 
   /** @returns bytes written or -errno */

@@ -51,8 +51,8 @@ import {
 } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import { Errno, errnoName } from '../../sys/constants.ts';
-import { readv } from '../../sys/io.ts';
-import { NativeBuffer } from '../../sys/memory.ts';
+import { read, readv } from '../../sys/io.ts';
+import { copyBytes, NativeBuffer } from '../../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { TapEnginePlan } from '../engine-plan.ts';
 import { flowHash, type HashKey } from '../flow/flow-hash.ts';
@@ -64,6 +64,8 @@ import type { LaneReader } from '../link/lane-reader.ts';
 import { Owner } from '../link/slot-owner.ts';
 import { FrameFlag, frameBucket, frameClearForwarded, frameWrite } from '../link/to-shard.ts';
 import type { SlotCounts } from '../placement.ts';
+import { MAX_FRAME_BYTES } from '../shaping/line.ts';
+import { Lines } from '../shaping/lines.ts';
 import { Notice, type Notices } from '../thread/notices.ts';
 import type { Stage } from '../thread/stage.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
@@ -159,6 +161,9 @@ export class TapReader implements Stage, LaneReader {
   readonly #impairment: Impairment | null;
   readonly #reassembler: Reassembler;
   readonly #hashKey: HashKey;
+  /** Emulated lines of what the guest sends, and the frame that is read from the TAP; null: there are none. */
+  readonly #lines: Lines | null;
+  readonly #fromTap: NativeBuffer | null;
   #readable = true;
   /** The next frame is the first one after the TAP was empty. */
   #woken = false;
@@ -208,8 +213,16 @@ export class TapReader implements Stage, LaneReader {
     });
     this.#hashKey = options.plan.hashKey;
     this.#groups = options.owners.areLanes ? groupRulesOf(options.plan) : null;
+    const { shaping } = options.plan;
+    this.#lines = shaping === undefined ? null : new Lines(shaping, 'fromGuest', options.counters);
+    this.#fromTap = shaping === undefined ? null : new NativeBuffer(MAX_FRAME_BYTES);
     this.#wrongLaneEvery = loss?.wrongLaneEvery ?? 0;
     this.#maxForeign = foreignLimit(options.smallSlots.capacity, options.largeSlots.capacity);
+  }
+
+  /** Only with EnginePlan.shaping. */
+  get lines(): Lines | null {
+    return this.#lines;
   }
 
   /** epoll said that the TAP has frames. */
@@ -229,6 +242,7 @@ export class TapReader implements Stage, LaneReader {
   sleepMs(now: number): number {
     let expiry = this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
     if (this.#waiting.count > 0) expiry = Math.min(expiry, this.#waitingSince + HAND_OVER_WAIT_MS - now);
+    if (this.#lines !== null && !this.#dry) expiry = Math.min(expiry, this.#lines.nextMs() - now);
     if (!this.#dry || !this.#readable || this.#reportedDry) return expiry;
     const waitMs = this.#slotA === NO_SLOT ? DRY_REPORT_MS : SMALL_ONLY_MS;
     return Math.min(expiry, Math.max(1, this.#drySince + waitMs - now));
@@ -241,6 +255,7 @@ export class TapReader implements Stage, LaneReader {
     this.#takeFreed();
     if (this.#waiting.count > 0) this.#sendWaiting(now);
     if (now >= this.#nextExpiry) this.#expire(now);
+    if (this.#lines !== null) return this.#pollLines(this.#lines, now);
     let frames = 0;
     let bytes = 0;
     this.#flowBits = 0;
@@ -278,6 +293,42 @@ export class TapReader implements Stage, LaneReader {
     if (frames > 0) recordHistogram(this.#o.counters, Histogram.tapBatch, frames);
     for (let i = 0; i < this.#o.toShards.length; i++) this.#o.toShards[i]!.flush();
     return frames;
+  }
+
+  /** A round with emulated lines: from the TAP to the line, and what arrives there into slots. */
+  #pollLines(lines: Lines, now: number): number {
+    const { counters, pool, tapFd, toShards } = this.#o;
+    const { u8, address } = this.#fromTap!;
+    let frames = 0;
+    for (; this.#readable && frames < BATCH_FRAMES; frames++) {
+      const n = read(tapFd, address, MAX_FRAME_BYTES);
+      counters[Counter.tapReads]!++;
+      if (n <= 0) {
+        this.#onReadError(-n);
+        break;
+      }
+      if (!lines.take(u8, 0, n, n, now)) continue;
+      copyBytes(lines.entryAddress, address, n);
+      lines.commit(n, now);
+    }
+    let arrived = 0;
+    for (; arrived < BATCH_FRAMES; arrived++) {
+      const line = lines.due(now);
+      if (line === null) break;
+      const slots = this.#arm(now);
+      if (slots === 0) break;
+      const bytes = line.frameBytes;
+      const inA = Math.min(bytes, SMALL_SLOT_BYTES);
+      if (slots === 1 && bytes > inA) counters[Counter.tapCutShort]!++;
+      else {
+        copyBytes(pool.slotAddress(this.#slotA), line.frameAddress, inA);
+        if (bytes > inA) copyBytes(pool.slotAddress(this.#slotB), line.frameAddress + inA, bytes - inA);
+        this.#onFrame(bytes, now);
+      }
+      line.release();
+    }
+    for (let i = 0; i < toShards.length; i++) toShards[i]!.flush();
+    return frames + arrived;
   }
 
   #expire(now: number): void {

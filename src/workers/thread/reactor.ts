@@ -18,7 +18,15 @@ import { Counter, recordHistogram } from '../../ring/counters.ts';
 import type { Doorbell } from '../../ring/doorbell.ts';
 import { Histogram } from '../../ring/histograms.ts';
 import { EPOLLET, EPOLLIN, EPOLLONESHOT, Errno } from '../../sys/constants.ts';
-import { EpollEvents, epollAdd, epollCreate, epollDel, epollMod, epollWait } from '../../sys/epoll.ts';
+import {
+  EpollEvents,
+  epollAdd,
+  epollCreate,
+  epollDel,
+  epollMod,
+  epollWait,
+  epollWaitPrecise,
+} from '../../sys/epoll.ts';
 import { close, eventfdDrain } from '../../sys/io.ts';
 import type { PrePoll } from './pre-poll.ts';
 import type { Carried, Stage } from './stage.ts';
@@ -54,6 +62,8 @@ export class Reactor {
   /** PrePoll decided against the last poll. */
   #skippedPoll = false;
   readonly #onLoad: ((share: number) => void) | null;
+  /** Deadlines of stages are not rounded up to whole milliseconds. */
+  readonly #isPrecise: boolean;
   /** When the thread's processor time was read last, and how much it was. */
   #sampledMs = 0;
   #sampledUs = 0;
@@ -69,6 +79,7 @@ export class Reactor {
    * @param stopped  whether the engine is to stop; asked once a round
    * @param prePoll  decides about polling before a sleep; null: never
    * @param onLoad  gets the thread's processor time by time, while it works; null: nobody
+   * @param isPrecise  sleep until the deadline of a stage, and not until the next whole millisecond
    * @throws Error when the epoll instance cannot be made
    */
   constructor(
@@ -78,7 +89,9 @@ export class Reactor {
     stopped: () => boolean,
     prePoll: PrePoll | null,
     onLoad: ((share: number) => void) | null = null,
+    isPrecise = false,
   ) {
+    this.#isPrecise = isPrecise;
     this.#prePoll = prePoll;
     this.#onLoad = onLoad;
     this.#ep = epollCreate();
@@ -185,7 +198,8 @@ export class Reactor {
       this.#counters[Counter.sleeps]!++;
       const asleepMs = this.#skippedPoll ? performance.now() : 0;
       // Round up: waking before the deadline would only mean another round without work.
-      const events = this.#wait(ms <= 0 ? 0 : Math.ceil(ms));
+      const events =
+        ms <= 0 ? this.#wait(0) : this.#isPrecise ? this.#waitUntil(now + ms) : this.#wait(Math.ceil(ms));
       if (this.#skippedPoll && events > 0) this.#prePoll!.onSleep(performance.now() - asleepMs);
     }
     this.#doorbell.wake();
@@ -225,9 +239,19 @@ export class Reactor {
     return events > 0;
   }
 
+  /** @param endMs  monotonic ms @returns events handled */
+  #waitUntil(endMs: number): number {
+    const ms = endMs - performance.now();
+    if (ms <= 0) return this.#wait(0);
+    return this.#handle(epollWaitPrecise(this.#ep, this.#events, ms));
+  }
+
   /** @returns events handled */
   #wait(timeoutMs: number): number {
-    const n = epollWait(this.#ep, this.#events, timeoutMs);
+    return this.#handle(epollWait(this.#ep, this.#events, timeoutMs));
+  }
+
+  #handle(n: number): number {
     this.#counters[Counter.epollWaits]!++;
     if (n <= 0) return 0; // 0: time-out; below 0: EINTR, and the loop comes back
     this.#counters[Counter.epollEvents]! += n;

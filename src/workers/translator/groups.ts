@@ -43,6 +43,8 @@ import { UDP_BYTES, UDP_CHECKSUM, udpWrite } from '../../proto/udp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { MAX_SOURCES } from '../../sys/multicast.ts';
+import { Destination } from '../flow/addressing.ts';
+import { EgressProto } from '../flow/egress-policy.ts';
 import type { GroupRules } from '../flow/group-rules.ts';
 import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
@@ -356,7 +358,13 @@ export class GroupMembership {
     const { pool, guest, u8 } = ctx;
     const slotA = linkSlotA(words, at);
     const slotB = linkSlotB(words, at);
+    const port = groupDatagramPort(words, at);
     if (isUnspecified(words, datagramPeerAt(at))) ctx.drop(StageDrop.destination);
+    // The guest hears the groups that it may send to.
+    else if (
+      !ctx.egress.stillPermits(words, groupDatagramGroupAt(at), Destination.world, EgressProto.udp, port)
+    )
+      ctx.drop(StageDrop.egressPolicy);
     else {
       ctx.addressing.fromHost(words, datagramPeerAt(at), this.#peer, 0);
       addressCopy(words, groupDatagramGroupAt(at), this.#group, 0);
@@ -364,7 +372,6 @@ export class GroupMembership {
       const room = pool.slotBytes(slotA) - linkSlotOffset(words, at);
       const inA = slotB === NO_SLOT || bytes < room ? bytes : room;
       const bodyAt = pool.slotAt(slotA) + linkSlotOffset(words, at) - UDP_BYTES;
-      const port = groupDatagramPort(words, at);
       udpWrite(u8, bodyAt, datagramPeerPort(words, at), port, UDP_BYTES + bytes);
       const f = guest.frame;
       f.begin(isV4Mapped(this.#group, 0) ? 4 : 6, IpProtocol.udp);

@@ -71,6 +71,7 @@ import {
   offloadNeedsCsum,
   ToShard,
 } from '../link/to-shard.ts';
+import type { Lines } from '../shaping/lines.ts';
 import { GuestLink } from '../tap/guest-link.ts';
 import { GuestNeighbours } from '../tap/guest-neighbours.ts';
 import type { PcapWriter } from '../tap/pcap.ts';
@@ -122,6 +123,8 @@ export interface ShardOptions {
   /** The lane's reader; absent: there are no lanes. */
   readonly reader?: LaneReader | undefined;
   readonly pcap?: PcapWriter | undefined;
+  /** Emulated lines to the guest. */
+  readonly lines?: Lines | undefined;
   readonly notices: Notices;
 }
 
@@ -207,6 +210,7 @@ export class Shard implements Stage, FlowSource {
         linkLocal: addressing.linkLocal,
         impairment: plan.impairment,
         pcap: options.pcap,
+        lines: options.lines,
       }),
       neighbours,
       now: performance.now(),

@@ -58,7 +58,15 @@ import { type ShardContext, TimerKind } from './context.ts';
 import { type Packet, packetChecksumOk, packetDiscard, packetFree } from './packet.ts';
 import type { ResolverChoice } from './resolvers.ts';
 import { TcpClosing } from './tcp/closing.ts';
-import { DSCP_MASK, MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-blocks.ts';
+import {
+  CWND_OF_COPY,
+  CWND_OF_LINE,
+  DSCP_MASK,
+  MSS_MIN,
+  TcbFlag,
+  TcbState,
+  TcpControlBlocks,
+} from './tcp/control-blocks.ts';
 import { GsoBatch } from './tcp/gso-batch.ts';
 import { TcpHandshake } from './tcp/handshake.ts';
 import { KeepAlive } from './tcp/keep-alive.ts';
@@ -111,7 +119,7 @@ export class TcpTranslator {
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     const { pool, threads } = ctx.plan;
     const slots = readerSlotsOfShard(pool, threads);
-    const tcb = new TcpControlBlocks(pool.flows);
+    const tcb = new TcpControlBlocks(pool.flows, ctx.plan.shaping ? CWND_OF_LINE : CWND_OF_COPY);
     const buffers = new ReceiveBuffers(ctx, tcb, queueBudget(slots));
     const outOfOrder = new OutOfOrderQueues(ctx, outOfOrderLimit(slots));
     const timestamps = new Timestamps(ctx, tcb);
@@ -206,7 +214,8 @@ export class TcpTranslator {
       return packetFree(ctx, p);
     }
     if (!(flags & TcpFlag.ack)) return packetFree(ctx, p);
-    if ((p.tos & DSCP_MASK) !== tcb.tos[flow]) this.#changeTos(flow, p);
+    // An old segment, which another one has overtaken, does not count.
+    if ((p.tos & DSCP_MASK) !== tcb.tos[flow] && seqGeq(seq, rcvNxt)) this.#changeTos(flow, p);
 
     if (!this.#sender.onAck(flow, p, headerBytes, seq, payloadBytes, flags)) return packetFree(ctx, p);
 

@@ -209,7 +209,8 @@ export class UdpTranslator {
           return 0;
       }
       if (ctx.egress.refuses(p.addr, 4, destination, EgressProto.udp, dstPort, ctx.now)) {
-        prohibitedToGuest(ctx, p);
+        // RFC 1122 section 3.2.2: no ICMP error about a datagram to a group or broadcast address.
+        if (!isGroup) prohibitedToGuest(ctx, p);
         return StageDrop.egressPolicy;
       }
       flow = ctx.flows.admit(Origin.guestDatagram, p);
@@ -511,7 +512,8 @@ export class UdpTranslator {
     const { flows } = this.#ctx;
     if (this.#state[flow] !== State.connected) return false;
     if (this.#permits(flows.addr, flow * ADDR_WORDS + 4, flows.ports[flow]! & 0xffff)) return false;
-    icmpFlowErrorToGuest(this.#ctx, flow, prohibitedTypeCode(this.#familyOf(flow)), 0);
+    if (!this.#isToGroup(flow))
+      icmpFlowErrorToGuest(this.#ctx, flow, prohibitedTypeCode(this.#familyOf(flow)), 0);
     this.#close(flow);
     return true;
   }

@@ -10,6 +10,8 @@ interface Flow {
   scale: number;
   iss: number;
   synced: boolean;
+  /** Last timestamp; undefined: none yet. */
+  tsVal: number | undefined;
 }
 
 export class FrameChecker {
@@ -46,6 +48,7 @@ export class FrameChecker {
         scale: s.options.wscale ?? 0,
         iss: s.seq,
         synced: (s.flags & Ack) !== 0,
+        tsVal: s.options.timestamps?.[0],
       });
       return d;
     }
@@ -56,6 +59,11 @@ export class FrameChecker {
       flow.ack = s.ack;
       flow.edge = s.ack;
     }
+    const tsVal = s.options.timestamps?.[0];
+    // The guest drops a segment with an older timestamp (RFC 7323 section 5).
+    if (tsVal !== undefined && flow.tsVal !== undefined && seqDist(tsVal, flow.tsVal) < 0)
+      throw new Error(`timestamps go back from ${flow.tsVal} to ${tsVal}: ${what}`);
+    flow.tsVal = tsVal;
     if (seqDist(s.ack, flow.ack) < 0) throw new Error(`ACK goes back from ${flow.ack}: ${what}`);
     flow.ack = s.ack;
     const edge = (s.ack + s.window * 2 ** flow.scale) >>> 0;

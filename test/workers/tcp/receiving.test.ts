@@ -228,6 +228,13 @@ describe('TCP receiving', () => {
     };
     for (const tos of [0, 1, 2, 3, 0xb8, 0xba, 0xb8, 0]) send(tos);
     expect(t.socket.options).toEqual(['setTos flow 0 184', 'setTos flow 0 0']);
+    t.engine.guestTos = 0xb8;
+    t.send('ACK', 1, 1, { bytes: 10 });
+    t.out();
+    t.engine.guestTos = 0;
+    t.send('ACK', 1, 1); // sent before the bytes, received behind them
+    t.out();
+    expect(t.socket.options.slice(2)).toEqual(['setTos flow 0 184']);
     endAndCheck(t);
   });
 
@@ -252,6 +259,7 @@ describe('TCP receiving', () => {
     t.send('URG,ACK', 21, 1, { bytes: 10, urgent: 5 });
     t.send('ACK', 31, 1, { bytes: 10 });
     t.send('URG,ACK', 41, 1, { bytes: 1, urgent: 1 });
+    t.send('URG,ACK', 42, 1, { urgent: 0xffff });
     t.send('URG,ACK', 42, 1, { bytes: 1, urgent: 0 });
     t.out();
     expect(t.socket.received).toBe(42);

@@ -70,7 +70,7 @@ export const TcbFlag = {
   heldBack: 1 << 17,
   /** The guest's FIN has arrived behind provisional bytes; it is handled when these are accepted. */
   finProvisional: 1 << 18,
-  /** The guest has announced an urgent byte that was not passed to host-io yet: rcvUp is set. */
+  /** The guest has sent an urgent byte that was not passed to host-io yet: rcvUp is set. */
   urgentFromGuest: 1 << 19,
   /** The peer has sent an urgent byte: sndUp is set. */
   urgentToGuest: 1 << 20,
@@ -91,9 +91,19 @@ export const RTO_MIN_MS = 200;
 /** RFC 6298 section 2: (2.5), at least 60 s; (2.1), before the first round-trip time. */
 export const RTO_MAX_MS = 60_000;
 export const RTO_INITIAL_MS = 1000;
-/** Initial and greatest congestion window, in bytes: large, as the path to the guest is a memory copy. */
-const CWND_START = 1024 * 1024;
+/** Greatest congestion window, in bytes. */
 export const CWND_MAX = 64 * 1024 * 1024;
+
+/** Congestion windows in bytes: initial, and smallest after a loss. */
+export interface CwndLimits {
+  readonly start: number;
+  readonly floor: number;
+}
+
+/** Large ones, as the path to the guest is a memory copy. */
+export const CWND_OF_COPY: CwndLimits = { start: 1024 * 1024, floor: 64 * 1024 };
+/** On an emulated line: ten segments (RFC 6928), and two (RFC 5681 section 3.1), of 1,460 bytes. */
+export const CWND_OF_LINE: CwndLimits = { start: 14_600, floor: 2920 };
 
 /** The connections' variables, by flow. */
 export class TcpControlBlocks {
@@ -171,8 +181,12 @@ export class TcpControlBlocks {
   readonly tsOffset: Uint32Array;
   /** What moves to another lane as it is. */
   readonly #moved: readonly (Uint8Array | Uint16Array | Uint32Array)[];
+  readonly cwndLimits: CwndLimits;
+  /** sndNxt when the window shrank last as the queue of the emulated line was full; empty without a line. */
+  readonly cwrEnd: Uint32Array;
 
-  constructor(flows: number) {
+  constructor(flows: number, cwndLimits: CwndLimits = CWND_OF_COPY) {
+    this.cwndLimits = cwndLimits;
     this.state = new Uint8Array(flows);
     this.flags = new Int32Array(flows);
     this.iss = new Uint32Array(flows);
@@ -197,6 +211,7 @@ export class TcpControlBlocks {
     this.ssthresh = new Uint32Array(flows);
     this.dupAcks = new Uint16Array(flows);
     this.recover = new Uint32Array(flows);
+    this.cwrEnd = new Uint32Array(cwndLimits === CWND_OF_LINE ? flows : 0);
     this.rtxNxt = new Uint32Array(flows);
     this.eofOffset = new Uint32Array(flows);
     this.srtt = new Float64Array(flows);
@@ -240,9 +255,11 @@ export class TcpControlBlocks {
     this.sndWscale[flow] = 0;
     this.sndWl1[flow] = 0;
     this.sndWl2[flow] = iss;
-    this.cwnd[flow] = CWND_START;
+    this.cwnd[flow] = this.cwndLimits.start;
     this.ssthresh[flow] = CWND_MAX;
     this.dupAcks[flow] = 0;
+    this.recover[flow] = iss;
+    this.cwrEnd[flow] = iss;
     this.srtt[flow] = 0;
     this.rttvar[flow] = 0;
     this.rto[flow] = RTO_INITIAL_MS;

@@ -59,7 +59,9 @@ export class KeepAlive {
     const id = flow * TIMER_KINDS + TimerKind.idle;
     // The timer is armed already if an accepted connection waits for this flow (handshake.ts); onTimer() then
     // arms it for keep-alive.
-    if (!this.#ctx.timers.isArmed(id)) this.#ctx.timers.arm(id, this.#ctx.now + this.#idleMs(flow));
+    if (this.#ctx.timers.isArmed(id)) return;
+    // Not from now on: a connection that changes lanes may have been idle for long.
+    this.#ctx.timers.arm(id, this.#tcb.lastSeen[flow]! + this.#idleMs(flow));
   }
 
   #idleMs(flow: number): number {

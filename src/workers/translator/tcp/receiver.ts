@@ -59,7 +59,9 @@ export class TcpReceiver {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const rcvNxt = tcb.rcvNxt[flow]!;
-    if (flags & TcpFlag.urg) this.#onUrgent(flow, (seq + tcpUrgent(ctx.u8, p.transportAt)) >>> 0);
+    // Only in the segment that has the byte: before, a pointer of 65535 says no more than that one will come.
+    const urgent = flags & TcpFlag.urg ? tcpUrgent(ctx.u8, p.transportAt) : 0;
+    if (urgent > 0 && urgent <= payloadBytes) this.#onUrgent(flow, (seq + urgent) >>> 0);
     let fin = (flags & TcpFlag.fin) !== 0;
     // Cut off payload that was received before, and payload beyond the window.
     let skip = 0;
@@ -131,7 +133,7 @@ export class TcpReceiver {
     }
   }
 
-  /** The guest announces an urgent byte. @param up  sequence number behind that byte */
+  /** The guest sends an urgent byte. @param up  sequence number behind that byte */
   #onUrgent(flow: number, up: number): void {
     const tcb = this.#tcb;
     if (seqDiff(up, tcb.rcvNxt[flow]!) <= 0) return; // an old one

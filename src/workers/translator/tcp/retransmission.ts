@@ -7,6 +7,11 @@
  * an offset (`rewind`). There is no SACK scoreboard either: the holes that the blocks of one ACK show are
  * requested again at once, since frames written to a TAP are not reordered. The path to the guest is a memory
  * copy, not a network; a loss means that the guest was out of memory or a filter dropped the frame.
+ *
+ * On an emulated line it is a network, with a queue that may be full. New data that the queue has no room for
+ * is not sent, and the window shrinks (onQueueFull), as Linux does when the queue of its own interface is full.
+ * Recovery has no tail loss probes there (RFC 8985 section 7.3), and after a time-out slow start repeats
+ * everything, without another recovery on the way (RFC 6582 section 4).
  */
 
 import { seqDiff, seqGt, seqLt } from '../../../proto/seq.ts';
@@ -18,12 +23,12 @@ import { rewindWrite } from '../../link/to-host.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { Packet } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
-import { RTO_MAX_MS, RTO_MIN_MS, TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
+import { CWND_OF_LINE, RTO_MAX_MS, RTO_MIN_MS, TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { SegmentOutput } from './output.ts';
 import type { UnsentSegments } from './unsent-segments.ts';
 
-/** Smallest congestion window after a loss, in bytes. */
-const CWND_FLOOR = 64 * 1024;
+/** The congestion window after the queue was full, as a part of the data in flight. */
+const QUEUE_FULL_FACTOR = 0.7;
 /** Shortest time before a tail loss probe. */
 const PROBE_MIN_MS = 10;
 /** After so many time-outs in succession the connection is reset. */
@@ -43,6 +48,8 @@ export class Retransmission {
   readonly #options = newTcpOptions();
   readonly #sackLeft = new Uint32Array(TCP_MAX_SACK);
   readonly #sackRight = new Uint32Array(TCP_MAX_SACK);
+  /** The path to the guest is an emulated line. */
+  readonly #isLine: boolean;
 
   constructor(
     ctx: ShardContext,
@@ -56,6 +63,7 @@ export class Retransmission {
     this.#output = output;
     this.#pending = pending;
     this.#closing = closing;
+    this.#isLine = tcb.cwndLimits === CWND_OF_LINE;
   }
 
   /**
@@ -123,7 +131,10 @@ export class Retransmission {
       right[j] = r;
     }
     if (n === 0) return;
-    if (!(tcb.flags[flow]! & TcbFlag.inRecovery)) this.#enterRecovery(flow);
+    if (!(tcb.flags[flow]! & TcbFlag.inRecovery)) {
+      if (this.#isLine && seqLt(sndUna, tcb.recover[flow]!)) return; // slow start after a time-out
+      this.#enterRecovery(flow);
+    }
     let from = sndUna;
     for (let i = 0; i < n; i++) {
       if (seqLt(from, tcb.rtxNxt[flow]!)) from = tcb.rtxNxt[flow]!;
@@ -163,10 +174,27 @@ export class Retransmission {
     tcb.flags[flow] = (tcb.flags[flow]! | TcbFlag.inRecovery) & ~(TcbFlag.timing | TcbFlag.big);
     tcb.recover[flow] = tcb.sndMax[flow]!;
     tcb.rtxNxt[flow] = tcb.sndUna[flow]!;
-    tcb.ssthresh[flow] = Math.max(CWND_FLOOR, inFlight >>> 1);
+    tcb.ssthresh[flow] = Math.max(tcb.cwndLimits.floor, inFlight >>> 1);
     tcb.cwnd[flow] = tcb.ssthresh[flow]!;
     this.#ctx.counters[Counter.tcpFastRetransmits]!++;
     this.#pending.wantCredit(flow);
+  }
+
+  /**
+   * The queue of the emulated line has no room for the segment at sndNxt: it is not sent. The window shrinks, at
+   * most once per round trip, by the factor of RFC 9438 section 4.6; ACKs let host-io read on.
+   */
+  onQueueFull(flow: number): void {
+    const tcb = this.#tcb;
+    const sndNxt = tcb.sndNxt[flow]!;
+    const inFlight = seqDiff(sndNxt, tcb.sndUna[flow]!);
+    if (!seqLt(tcb.sndUna[flow]!, tcb.cwrEnd[flow]!)) {
+      tcb.ssthresh[flow] = Math.max(tcb.cwndLimits.floor, Math.floor(inFlight * QUEUE_FULL_FACTOR));
+      tcb.cwnd[flow] = tcb.ssthresh[flow]!;
+      tcb.cwrEnd[flow] = sndNxt;
+    } else tcb.cwnd[flow] = Math.max(tcb.cwndLimits.floor, Math.min(tcb.cwnd[flow]!, inFlight));
+    this.#pending.wantCredit(flow);
+    this.#rewind(flow, sndNxt, 0);
   }
 
   /** Have host-io read everything again, from the oldest unacknowledged byte on. */
@@ -235,6 +263,7 @@ export class Retransmission {
   #mayProbe(flow: number): boolean {
     const tcb = this.#tcb;
     if (tcb.flags[flow]! & (TcbFlag.probed | TcbFlag.windowProbe) || tcb.tries[flow] !== 0) return false;
+    if (this.#isLine && tcb.flags[flow]! & TcbFlag.inRecovery) return false;
     return seqDiff(tcb.sndMax[flow]!, tcb.sndUna[flow]!) > tcb.mss[flow]!;
   }
 
@@ -264,9 +293,10 @@ export class Retransmission {
     if (tcb.sndWnd[flow] !== 0 || tcb.tries[flow]! < RTO_TRIES - 1) {
       if (++tcb.tries[flow]! > RTO_TRIES) return this.#closing.abortBoth(flow);
     }
-    tcb.ssthresh[flow] = Math.max(CWND_FLOOR, inFlight >>> 1);
-    tcb.cwnd[flow] = CWND_FLOOR;
+    tcb.ssthresh[flow] = Math.max(tcb.cwndLimits.floor, inFlight >>> 1);
+    tcb.cwnd[flow] = tcb.cwndLimits.floor;
     tcb.flags[flow]! &= ~TcbFlag.inRecovery;
+    tcb.recover[flow] = tcb.sndMax[flow]!;
     tcb.dupAcks[flow] = 0;
     this.rewindAll(flow);
     if (tcb.sndWnd[flow] === 0) {

@@ -10,6 +10,7 @@
 import { seqDiff, seqGeq, seqGt, seqLeq, seqLt } from '../../../proto/seq.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpWindow } from '../../../proto/tcp.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
+import { ADDR_WORDS } from '../../flow/flow-table.ts';
 import { linkBytes, linkSlotA, linkSlotOffset } from '../../link/descriptor.ts';
 import { DataKind, dataKind, dataOffset } from '../../link/to-shard.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
@@ -210,6 +211,14 @@ export class TcpSender {
       len -= old;
     }
     if (len <= 0 || (!again && seq !== from) || (again && seqGt((seq + len) >>> 0, tcb.sndMax[flow]!))) {
+      return ctx.freeHostSlots(slot, NO_SLOT);
+    }
+    if (
+      !again &&
+      !ctx.guest.hasRoom(ctx.flows.addr, flow * ADDR_WORDS + 4, len) &&
+      from !== tcb.sndUna[flow]
+    ) {
+      this.#retransmission.onQueueFull(flow);
       return ctx.freeHostSlots(slot, NO_SLOT);
     }
     const end = (seq + len) >>> 0;

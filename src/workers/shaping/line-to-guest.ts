@@ -1,0 +1,54 @@
+/**
+ * The stage at the end of the lines to the guest: writes frames to the TAP when they arrive. The shard puts
+ * them on the line (tap/guest-link.ts).
+ */
+import { Counter } from '../../ring/counters.ts';
+import { write } from '../../sys/io.ts';
+import type { ShapingPlan } from '../engine-plan.ts';
+import type { Stage } from '../thread/stage.ts';
+import { Lines } from './lines.ts';
+
+/** Most frames per round: other stages must not wait for long. */
+const BATCH_FRAMES = 64;
+const ETH_BYTES = 14;
+
+export class LineToGuest implements Stage {
+  readonly name = 'line to guest';
+  readonly lines: Lines;
+  readonly #fd: number;
+  readonly #counters: Float64Array;
+
+  /** @param fd  the TAP, without virtio headers */
+  constructor(plan: ShapingPlan, fd: number, counters: Float64Array) {
+    this.lines = new Lines(plan, 'toGuest', counters);
+    this.#fd = fd;
+    this.#counters = counters;
+  }
+
+  poll(now: number): number {
+    const counters = this.#counters;
+    for (let frames = 0; ; frames++) {
+      const line = frames < BATCH_FRAMES ? this.lines.due(now) : null;
+      if (line === null) return frames;
+      const bytes = line.frameBytes;
+      const r = write(this.#fd, line.frameAddress, bytes);
+      line.release();
+      counters[Counter.tapWrites]!++;
+      if (r < 0) counters[Counter.tapWriteErrors]!++;
+      else {
+        counters[Counter.framesToGuest]!++;
+        counters[Counter.bytesToGuest]! += bytes - ETH_BYTES;
+      }
+    }
+  }
+
+  sleepMs(now: number): number {
+    return this.lines.nextMs() - now;
+  }
+
+  hasInput(): boolean {
+    return false; // frames come from a stage of the same thread, which has then done work
+  }
+
+  close(): void {}
+}

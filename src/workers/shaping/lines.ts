@@ -1,0 +1,176 @@
+/**
+ * All emulated lines of one direction: finds the line of a frame by its address outside, and the line whose
+ * frame arrives next.
+ */
+import { addressParse, addressRead, addressSetIpv4, isV4Mapped } from '../../proto/address.ts';
+import { ETH_BYTES, EtherType, etherType } from '../../proto/ethernet.ts';
+import { IPV4_MIN_BYTES, ipv4Dst, ipv4Src } from '../../proto/ipv4.ts';
+import { IPV6_BYTES, IPV6_DST, IPV6_SRC } from '../../proto/ipv6.ts';
+import { Counter } from '../../ring/counters.ts';
+import type { NetworkPlan, ShapingPlan } from '../engine-plan.ts';
+import { Fate, Line } from './line.ts';
+
+/** Seeds of the two directions differ, so that their losses do. */
+const TO_GUEST_SEED = 0x746f;
+const NETWORK_WORDS = 8;
+
+export type Direction = 'fromGuest' | 'toGuest';
+
+export class Lines {
+  readonly #direction: Direction;
+  readonly #counters: Float64Array;
+  /** The line of no rule first, then that of each rule. */
+  #lines: Line[];
+  /** Address and mask of each network, and the line that it leads to. */
+  #networks = new Uint32Array(0);
+  #lineOfNetwork: readonly number[] = [];
+  /** Address outside of a frame, and whether it has one. */
+  readonly #words = new Uint32Array(4);
+  /** The line of take(). */
+  #entry: Line;
+
+  constructor(plan: ShapingPlan, direction: Direction, counters: Float64Array) {
+    this.#direction = direction;
+    this.#counters = counters;
+    this.#lines = [plan.rest, ...plan.rules].map((lines, i) => this.#line(plan, lines[direction], i));
+    this.#entry = this.#lines[0]!;
+    this.#setNetworks(plan);
+  }
+
+  #line(plan: ShapingPlan, line: ShapingPlan['rest'][Direction], i: number): Line {
+    return new Line(line, plan.seed + i + (this.#direction === 'toGuest' ? TO_GUEST_SEED : 0));
+  }
+
+  #setNetworks({ rules }: ShapingPlan): void {
+    const all = rules.flatMap((rule, i) => rule.networks.map((network) => ({ network, line: i + 1 })));
+    this.#networks = new Uint32Array(all.length * NETWORK_WORDS);
+    for (const [n, { network }] of all.entries()) networkWords(network, this.#networks, n * NETWORK_WORDS);
+    this.#lineOfNetwork = all.map(({ line }) => line);
+  }
+
+  /**
+   * Change all lines. The seed stays. Frames on the line of a rule that is no more are lost.
+   * @param now  monotonic ms
+   */
+  configure(plan: ShapingPlan, now: number): void {
+    this.#lines = [plan.rest, ...plan.rules].map((lines, i) => {
+      const line = this.#lines[i] ?? this.#line(plan, lines[this.#direction], i);
+      line.configure(lines[this.#direction], now);
+      this.#counters[
+        this.#direction === 'fromGuest' ? Counter.lineFullFromGuest : Counter.lineFullToGuest
+      ]! += line.dropped;
+      line.dropped = 0;
+      return line;
+    });
+    this.#entry = this.#lines[0]!;
+    this.#setNetworks(plan);
+  }
+
+  /**
+   * A frame comes to its line. If it is carried, the caller writes it at entryAddress, and calls commit().
+   * @param u8,ethAt  the frame's Ethernet and IP header
+   * @param inBytes   bytes of the frame that lie there
+   * @param bytes     of the whole frame
+   */
+  take(u8: Uint8Array, ethAt: number, inBytes: number, bytes: number, now: number): boolean {
+    this.#entry = this.#lineOfNetwork.length === 0 ? this.#lines[0]! : this.#lineOf(u8, ethAt, inBytes);
+    const fate = this.#entry.open(bytes, now);
+    if (fate === Fate.carried) return true;
+    const counters = this.#counters;
+    const isFrom = this.#direction === 'fromGuest';
+    if (fate === Fate.lost) counters[isFrom ? Counter.lineLostFromGuest : Counter.lineLostToGuest]!++;
+    else if (fate === Fate.full) counters[isFrom ? Counter.lineFullFromGuest : Counter.lineFullToGuest]!++;
+    else counters[Counter.lineTooLong]!++;
+    return false;
+  }
+
+  /** Where the frame of take() is to be written. */
+  get entryAddress(): number {
+    return this.#entry.openAddress;
+  }
+
+  commit(bytes: number, now: number): void {
+    const line = this.#entry;
+    line.commit(bytes, now);
+    const counters = this.#counters;
+    counters[Counter.lineDuplicated]! += line.duplicated;
+    counters[Counter.lineReordered]! += line.reordered;
+    counters[Counter.lineCorrupted]! += line.corrupted;
+    line.duplicated = 0;
+    line.reordered = 0;
+    line.corrupted = 0;
+  }
+
+  #lineOf(u8: Uint8Array, ethAt: number, inBytes: number): Line {
+    return this.#readOutside(u8, ethAt, inBytes) ? this.#lineOfAddress(this.#words, 0) : this.#lines[0]!;
+  }
+
+  #lineOfAddress(words: Uint32Array, a: number): Line {
+    const networks = this.#networks;
+    for (let n = 0, w = 0; n < this.#lineOfNetwork.length; n++, w += NETWORK_WORDS) {
+      if (
+        ((words[a + 3]! ^ networks[w + 3]!) & networks[w + 7]!) === 0 &&
+        ((words[a + 2]! ^ networks[w + 2]!) & networks[w + 6]!) === 0 &&
+        ((words[a + 1]! ^ networks[w + 1]!) & networks[w + 5]!) === 0 &&
+        ((words[a]! ^ networks[w]!) & networks[w + 4]!) === 0
+      )
+        return this.#lines[this.#lineOfNetwork[n]!]!;
+    }
+    return this.#lines[0]!;
+  }
+
+  /**
+   * Whether the queue of the line of an address has room for a frame.
+   * @param words,w  the address outside
+   */
+  hasRoom(words: Uint32Array, w: number, bytes: number, now: number): boolean {
+    return this.#lineOfAddress(words, w).hasRoom(bytes, now);
+  }
+
+  /** @returns false: the frame is not IP, or malformed */
+  #readOutside(u8: Uint8Array, ethAt: number, inBytes: number): boolean {
+    const type = etherType(u8, ethAt);
+    const ipAt = ethAt + ETH_BYTES;
+    const isFrom = this.#direction === 'fromGuest';
+    if (type === EtherType.ipv4) {
+      if (inBytes < ETH_BYTES + IPV4_MIN_BYTES) return false;
+      addressSetIpv4(this.#words, 0, isFrom ? ipv4Dst(u8, ipAt) : ipv4Src(u8, ipAt));
+      return true;
+    }
+    if (type !== EtherType.ipv6 || inBytes < ETH_BYTES + IPV6_BYTES) return false;
+    addressRead(u8, ipAt + (isFrom ? IPV6_DST : IPV6_SRC), this.#words, 0);
+    return true;
+  }
+
+  /** When due() may find the next frame, in ms; Infinity: there is none. */
+  nextMs(): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < this.#lines.length; i++) {
+      const ms = this.#lines[i]!.nextMs();
+      if (ms < next) next = ms;
+    }
+    return next;
+  }
+
+  /** @returns the line with a frame that arrives now, for release(); null: there is none */
+  due(now: number): Line | null {
+    let found: Line | null = null;
+    let first = now;
+    for (let i = 0; i < this.#lines.length; i++) {
+      const ms = this.#lines[i]!.nextMs();
+      if (ms > first) continue;
+      if (!this.#lines[i]!.due(now)) continue; // it was one that others overtake
+      first = ms;
+      found = this.#lines[i]!;
+    }
+    return found;
+  }
+}
+
+/** Write address and mask. A line's rule was checked where it was parsed. */
+function networkWords({ address, prefixLen }: NetworkPlan, words: Uint32Array, w: number): void {
+  if (!addressParse(address, words, w)) throw new Error(`no address: ${address}`);
+  let bits = isV4Mapped(words, w) && !address.includes(':') ? 96 + prefixLen : prefixLen;
+  for (let i = 0; i < 4; i++, bits -= 32)
+    words[w + 4 + i] = bits >= 32 ? 0xffff_ffff : bits <= 0 ? 0 : (0xffff_ffff << (32 - bits)) >>> 0;
+}
