@@ -29,7 +29,7 @@ import { launcherVariable } from '../process/launcher-env.ts';
 import { holdOutputs } from '../process/output.ts';
 import { findTemplate } from './address-plan.ts';
 import type { NetnsJob, NetnsTap } from './netns-setup.ts';
-import { hostNetwork } from './netns-setup.ts';
+import { readNetwork } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
@@ -181,7 +181,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
       boundInterfaces: [outboundInterface],
       hostChanged: (host, links) => {
         this.#start.egress?.hostChanged(host);
-        const now = hostNetwork(links, host.addresses(), host.routes(), true);
+        const now = readNetwork(host, links, true, outboundInterface);
         const scope = findTemplate(now, 6, outboundInterface)?.linkIndex;
         engine.hostChanged(scope === undefined ? {} : { linkLocalScope: scope });
       },
