@@ -186,6 +186,31 @@ describeE2e('egress policy', needs, () => {
   });
 
   it.runIf(engine.name === 'bucatini')(
+    'host: also what the kernel delivers locally without being an address of an interface',
+    async () => {
+      const port = 7002;
+      // The whole network of an address on the loopback interface, and a prefix that is routed to the host.
+      const set = 'ip addr add 198.51.100.1/24 dev lo; ip route add local 203.0.113.128/25 dev lo';
+      await succeedIn(bed, 'host', ['sh', '-c', set]);
+      const server = bed.start('host', supportProgram('clients/tcp-echo.ts', port));
+      await eventually('it listens', 5000, () => server.printed().stdout.includes('ready'));
+      const guest = await bed.engine({ plan: 'fused', extra: ['--deny', 'host'] });
+      const free = await bed.engine({ plan: 'fused' });
+      try {
+        for (const to of ['198.51.100.55', '203.0.113.200']) {
+          const argv = ['nc', '-z', '-w', '3', to, `${port}`];
+          expect((await free.inside(argv)).status, to).toBe(0);
+          expect((await guest.inside(argv)).status, to).not.toBe(0);
+        }
+      } finally {
+        await Promise.all([guest.stop(), free.stop()]);
+        const unset = set.replaceAll(' add ', ' del ');
+        await succeedIn(bed, 'host', ['sh', '-c', unset]);
+      }
+    },
+  );
+
+  it.runIf(engine.name === 'bucatini')(
     'a policy of 10,000 rules by the API; a longer request is refused',
     async () => {
       const path = `${bed.ramDir}/api-large`;

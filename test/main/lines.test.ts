@@ -109,6 +109,9 @@ describe('file', () => {
     ['[to 192.0.2.0/33]', 'larger than 32'],
     ['[to ]', 'has no address'],
     ['profile modem', 'no such profile'],
+    ['profile valueOf', 'no such profile'], // names that every object has
+    ['constructor 1', 'no such setting'],
+    ['rate 5constructor', 'is not a rate'],
   ])('%j: the line, what is wrong, what to write', (content, text) => {
     expect(add(content)).toContain(text);
   });

@@ -155,6 +155,11 @@ export const PROFILES: Readonly<Record<string, readonly (readonly [key: string, 
 
 const PROFILE_NAMES = Object.keys(PROFILES);
 
+/** The value of a name that users write; undefined also for names that every object has (`constructor`). */
+function ownEntry<T>(table: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(table, name) ? table[name] : undefined;
+}
+
 /** Parses settings of emulated lines, one after the other; later ones replace earlier ones. */
 export class LineSettings {
   #seed = DEFAULT_SEED;
@@ -172,14 +177,14 @@ export class LineSettings {
       return;
     }
     if (key === 'profile') {
-      const profile = PROFILES[text];
+      const profile = ownEntry(PROFILES, text);
       if (profile === undefined)
         throw new UsageError(`no such profile; write one of ${PROFILE_NAMES.join(', ')}`);
       for (const [name, value] of profile) this.set(name, value);
       return;
     }
     const [, value = text, way] = /^(.*)\/(up|down)$/.exec(text) ?? [];
-    const parse = KEYS[key];
+    const parse = ownEntry(KEYS, key);
     if (parse === undefined)
       throw new UsageError(
         `no such setting; write one of ${[...Object.keys(KEYS), 'seed', 'profile'].join(', ')}`,
@@ -319,7 +324,7 @@ export function parseLineOptions(
 
 function setBase(settings: LineSettings, text: string, readFile: (path: string) => string): void {
   if (text === 'none') return;
-  if (PROFILES[text] !== undefined) {
+  if (ownEntry(PROFILES, text) !== undefined) {
     settings.set('profile', text);
     return;
   }
@@ -404,7 +409,7 @@ const RATE_UNITS: Readonly<Record<string, number>> = { bit: 1, kbit: 1e3, mbit: 
 function parseRate(text: string): number {
   if (text === 'unlimited') return Number.POSITIVE_INFINITY;
   const [, number, unit = ''] = /^([0-9]+(?:\.[0-9]+)?)([a-z]+)$/.exec(text.toLowerCase()) ?? [];
-  const factor = RATE_UNITS[unit];
+  const factor = ownEntry(RATE_UNITS, unit);
   if (number === undefined || factor === undefined)
     throw new UsageError(
       `${quoted(text)} is not a rate; write for example 500kbit, 100mbit, 1gbit or unlimited`,
