@@ -160,9 +160,4 @@ describe('profiles', () => {
     for (const [key, value] of PROFILES[name]!)
       expect(row, `${key} ${value}`).toContain(value.replace(/\/(up|down)$/, ''));
   });
-
-  it('all are named by the help of --impair', () => {
-    const help = readFileSync(new URL('../../src/main/bucatini/options.ts', import.meta.url), 'utf8');
-    expect(help).toContain(`(${Object.keys(PROFILES).join(', ')})`);
-  });
 });

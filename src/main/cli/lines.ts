@@ -5,6 +5,7 @@
  *     rate 10mbit/down           VALUE, VALUE/up (from the container) or VALUE/down (to it)
  */
 
+import { readFileSync } from 'node:fs';
 import type {
   JitterDistribution,
   LinePlan,
@@ -254,8 +255,40 @@ export class LineSettings {
 /** `--impair` with KEY=VALUE. */
 const SETTING = /^([a-z-]+)=(.*)$/;
 
+/** MTU inside where no option gives it: that of most lines. */
+export const LINE_MTU = 1500;
+
+const EACH_WAY = '/up: only what leaves the container, /down: only what comes to it.';
+
+/** The options of all programs, with their help. */
+export const LINE_OPTIONS = [
+  {
+    name: 'rate',
+    value: 'RATE[,BURST][/up|/down]',
+    help: `Limit the rate, for example 100mbit, 1gbit/down, 512kbit/up. BURST: so many bytes (64k, 1m) may leave at once after a pause. ${EACH_WAY}`,
+    default: 'unlimited',
+  },
+  {
+    name: 'delay',
+    value: 'TIME[,JITTER[,uniform|normal|pareto]][/up|/down]',
+    help: `Delay packets, for example 50ms, 20ms,5ms, 0.5ms/down: on both ways, so a round trip takes twice as much longer. ${EACH_WAY}`,
+    default: 'none',
+  },
+  {
+    name: 'loss',
+    value: 'SHARE[,PACKETS][/up|/down]',
+    help: `Lose packets at random, for example 1%; 1%,5: as many, in bursts of 5 on average; ge,P,R[,LOSS-BAD[,LOSS-GOOD]]: the Gilbert-Elliott model. ${EACH_WAY}`,
+    default: 'none',
+  },
+  {
+    name: 'impair',
+    value: 'PROFILE|FILE|none|KEY=VALUE',
+    help: `Emulate a line by name (${PROFILE_NAMES.join(', ')}) or as FILE says; KEY=VALUE changes one setting: duplicate=1%, reorder=1%,5ms, corrupt=0.1%, max-packet=1400, queue=256k, seed=7. none: nothing now, but the API socket may change it. See docs/shaping.md.`,
+  },
+] as const;
+
 /** Options about lines in the order in which they were written. */
-export type LineOption = readonly [option: 'rate' | 'delay' | 'loss' | 'impair', text: string];
+export type LineOption = readonly [option: (typeof LINE_OPTIONS)[number]['name'], text: string];
 
 /**
  * Parse the options --rate, --delay, --loss and --impair. Profile or file come first, wherever they stand:
@@ -265,7 +298,7 @@ export type LineOption = readonly [option: 'rate' | 'delay' | 'loss' | 'impair',
  */
 export function parseLineOptions(
   options: readonly LineOption[],
-  readFile: (path: string) => string,
+  readFile = (path: string): string => readFileSync(path, 'utf8'),
 ): ShapingPlan {
   const settings = new LineSettings();
   const isBase = ([option, text]: LineOption): boolean => option === 'impair' && !SETTING.test(text);
