@@ -267,7 +267,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: 'multicast',
     value: 'all|GROUP[:PORT],…',
     group: 'Connections',
-    help: `${MULTICAST_HELP} (docs/multicast.md)`,
+    help: `${MULTICAST_HELP} See docs/multicast.md.`,
     default: 'no multicast: such datagrams are dropped',
     repeatable: true,
     commands: ENGINE,
