@@ -9,10 +9,11 @@ import { IpProtocol } from '../src/proto/ipv4.ts';
 import { TcpFlag } from '../src/proto/tcp.ts';
 import { UDP_BYTES, UDP_CHECKSUM, udpWrite } from '../src/proto/udp.ts';
 import { COUNTER_WORDS } from '../src/ring/counters.ts';
-import { allocateShared } from '../src/ring/layout.ts';
+import { allocateShared, NEIGHBOUR_WORDS } from '../src/ring/layout.ts';
 import { FramePool, HEADROOM_BYTES } from '../src/ring/pool.ts';
 import { addressOf } from '../src/sys/memory.ts';
 import { GuestLink } from '../src/workers/tap/guest-link.ts';
+import { GuestNeighbours } from '../src/workers/tap/guest-neighbours.ts';
 import type { ShardContext } from '../src/workers/translator/context.ts';
 import { TcpControlBlocks } from '../src/workers/translator/tcp/control-blocks.ts';
 import { SegmentOutput } from '../src/workers/translator/tcp/output.ts';
@@ -33,6 +34,7 @@ export function build(): Benchmark.Suite {
   );
   const pool = new FramePool(sab, layout, baseAddress);
   const counters = new Float64Array(COUNTER_WORDS);
+  const guestMac = Uint8Array.of(2, 0, 0, 0, 0, 2);
   const guest = new GuestLink({
     tapFd: -1,
     vnetHdrBytes: 12,
@@ -42,7 +44,8 @@ export function build(): Benchmark.Suite {
     scratchSlot: SLOTS - 1,
     counters,
     mac: Uint8Array.of(2, 0, 0, 0, 0, 1),
-    guestMac: Uint8Array.of(2, 0, 0, 0, 0, 2),
+    guestMac,
+    neighbours: new GuestNeighbours(new Uint32Array(NEIGHBOUR_WORDS), guestMac),
     impairment: { seed: 1, lossFromGuest: 0, lossToGuest: 1 },
   });
   // Two flows: IPv4 and IPv6.

@@ -49,6 +49,7 @@ test cmd udhcpc              udhcpc
 test cmd dhclient            isc-dhcp-client
 test cmd ethtool             ethtool
 test cmd socat               socat
+test cmd nc.openbsd          netcat-openbsd
 test cmd ncat                ncat
 test cmd dnsmasq             dnsmasq-base
 test cmd python3             python3-minimal

@@ -46,6 +46,23 @@ export function arpTargetIp(pool: Uint8Array, at: number): number {
 }
 
 /**
+ * Write a request, ARP_BYTES bytes at `at`: who has `targetIp`?
+ * @param senderMac  6-byte array
+ * @param senderIp,targetIp  IPv4 addresses as u32
+ */
+export function arpRequestWrite(
+  pool: Uint8Array,
+  at: number,
+  senderMac: Uint8Array,
+  senderIp: number,
+  targetIp: number,
+): void {
+  arpReplyWrite(pool, at, senderMac, senderIp, senderMac, targetIp);
+  writeU32(pool, at + 4, 0x06040000 | ArpOp.request);
+  pool.fill(0, at + ARP_TARGET_MAC, at + ARP_TARGET_MAC + MAC_BYTES);
+}
+
+/**
  * Write a reply, ARP_BYTES bytes at `at`, that says: `senderIp` is at `senderMac`.
  * @param senderMac,targetMac  6-byte arrays
  * @param senderIp,targetIp  IPv4 addresses as u32

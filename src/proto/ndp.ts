@@ -108,6 +108,25 @@ export function ndpNaWrite(
   return NEIGHBOUR_BYTES + linkLayerOptionWrite(pool, at + NEIGHBOUR_BYTES, NdpOption.targetLinkLayer, mac);
 }
 
+/**
+ * Write a neighbour solicitation with our source link-layer address (RFC 4861 section 4.3).
+ * @param target,w  the address that is asked for: target[w..w+3]
+ * @param mac  ours
+ * @returns its length
+ */
+export function ndpNsWrite(
+  pool: Uint8Array,
+  at: number,
+  target: Uint32Array,
+  w: number,
+  mac: Uint8Array,
+): number {
+  writeU32(pool, at, Icmp6Type.neighbourSolicitation << 24);
+  writeU32(pool, at + 4, 0);
+  addressWrite(pool, at + NDP_TARGET, target, w);
+  return NEIGHBOUR_BYTES + linkLayerOptionWrite(pool, at + NEIGHBOUR_BYTES, NdpOption.sourceLinkLayer, mac);
+}
+
 /** Content of a router advertisement. Addresses are four words each. */
 export interface RouterAdvertisement {
   /** The router's MAC address, for the source link-layer address option. */

@@ -206,7 +206,8 @@ export function stopRequested(i32: Int32Array, layout: Layout): boolean {
  *   +4   lock of --pcap's file, int32 +72  begun, int32
  *   +8   guest's MAC, 6 bytes         +76  datagram ports, one byte per port
  *                                     then published UDP ports, u16 per port; room of each lane, int32, and
- *                                     flows that move to it; the lane of each bucket, u16
+ *                                     flows that move to it; the lane of each bucket, u16; neighbours,
+ *                                     NEIGHBOUR_WORDS u32
  */
 export interface ControlViews {
   /**
@@ -228,6 +229,8 @@ export interface ControlViews {
   readonly laneOf: Uint16Array;
   /** Indexed by lane: OwnerTables.room. */
   readonly room: Int32Array;
+  /** GuestNeighbours: which MAC has which address, where there are several. */
+  readonly neighbours: Uint32Array;
 }
 
 const MESSAGE_COUNT_WORDS = 2;
@@ -247,7 +250,10 @@ export const ROOM_WORDS = 2 * MAX_LANES;
 const LANE_OF_AT = ROOM_AT + 4 * ROOM_WORDS;
 /** Buckets into which flows are divided among lanes; a power of two. One more belongs to the first lane. */
 export const BUCKETS = 4096;
-export const CONTROL_BYTES = LANE_OF_AT + 2 * (BUCKETS + 1);
+/** A head and 127 entries of 8 words each. */
+export const NEIGHBOUR_WORDS = 8 * 128;
+const NEIGHBOURS_AT = (LANE_OF_AT + 2 * (BUCKETS + 1) + 3) & ~3;
+export const CONTROL_BYTES = NEIGHBOURS_AT + 4 * NEIGHBOUR_WORDS;
 
 /** @param control  a buffer of CONTROL_BYTES */
 export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
@@ -259,4 +265,5 @@ export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
   publishedUdp: new Uint16Array(control, PUBLISHED_UDP_AT, PORTS),
   room: new Int32Array(control, ROOM_AT, ROOM_WORDS),
   laneOf: new Uint16Array(control, LANE_OF_AT, BUCKETS + 1),
+  neighbours: new Uint32Array(control, NEIGHBOURS_AT, NEIGHBOUR_WORDS),
 });

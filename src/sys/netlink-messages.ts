@@ -333,9 +333,21 @@ function parseHops(u8: Uint8Array, at: number, endAt: number, family: Family): R
  */
 export function parseRoute(u8: Uint8Array, at: number, endAt: number): RouteInfo | undefined {
   if (endAt - at < RTMSG_BYTES) throw malformed('short rtmsg');
+  return (viewOf(u8).getUint32(at + 8, true) & k.RTM_F_CLONED) !== 0 ? undefined : parseLookup(u8, at, endAt);
+}
+
+/**
+ * Parse the payload of an RTM_NEWROUTE that answers a look-up of one address (routeLookupRequest): `dst` is
+ * that address, `table` where the kernel found the route, 0 if it found none and took the interface of the
+ * request.
+ * @returns undefined for other address families
+ * @throws SysError (EBADMSG)
+ */
+export function parseLookup(u8: Uint8Array, at: number, endAt: number): RouteInfo | undefined {
+  if (endAt - at < RTMSG_BYTES) throw malformed('short rtmsg');
   const family = familyOf(u8[at]!);
   const flags = viewOf(u8).getUint32(at + 8, true);
-  if (family === undefined || (flags & k.RTM_F_CLONED) !== 0) return undefined;
+  if (family === undefined) return undefined;
   const attributes = netlinkAttributes(u8, at + RTMSG_BYTES, endAt);
   const route: RouteInfo = {
     family,
@@ -676,6 +688,19 @@ export function routeRequest(type: number, flags: number, route: RouteSpec): Net
     request.nested(k.RTA_METRICS, (metrics) => metrics.word(k.RTAX_MTU, mtu));
   }
   return request;
+}
+
+/**
+ * Request to look up the route of one address, by the rules and tables that apply to a socket of this process
+ * without mark.
+ * @param oif  interface that the socket is bound to; undefined: any
+ * @throws RangeError for an address of another family
+ */
+export function routeLookupRequest(family: Family, text: string, oif?: number): NetlinkRequest {
+  const request = new NetlinkRequest(k.RTM_GETROUTE, k.NLM_F_REQUEST)
+    .routeHeader({ af: afOf(family), dstLen: family === 4 ? 32 : 128, flags: k.RTM_F_LOOKUP_TABLE })
+    .bytes(k.RTA_DST, addressFor(family, text));
+  return oif === undefined ? request : request.word(k.RTA_OIF, oif);
 }
 
 /** A route as text, for error messages. */

@@ -24,10 +24,12 @@ import {
   parseAddress,
   parseError,
   parseLink,
+  parseLookup,
   parseRouteWithRaw,
   type RouteInfo,
   type RouteSpec,
   routeCopyRequest,
+  routeLookupRequest,
   routeRequest,
   routeText,
 } from './netlink-messages.ts';
@@ -214,6 +216,26 @@ export class RouteSocket {
       k.RTM_NEWROUTE,
       parseRouteWithRaw,
     );
+  }
+
+  /**
+   * The route that the kernel takes for an address: what policy rules and all tables yield for a socket of this
+   * process. Nothing is sent.
+   * @param oif  interface that the socket is bound to; undefined: any
+   * @returns undefined when there is no route, or one that refuses
+   */
+  routeTo(family: Family, text: string, oif?: number): RouteInfo | undefined {
+    const what = `RTM_GETROUTE, ${text}`;
+    const sequence = this.#send(what, routeLookupRequest(family, text, oif));
+    for (;;) {
+      const bytes = this.#receive(what);
+      for (const message of netlinkMessages(this.#socket.u8, bytes)) {
+        if (message.sequence !== sequence) continue;
+        // The errno is that of connect(): ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL (blackhole), ENODEV.
+        if (message.type !== k.RTM_NEWROUTE) return undefined;
+        return parseLookup(this.#socket.u8, message.at, message.endAt);
+      }
+    }
   }
 
   /** Change properties of a link. @param index  interface index */
@@ -456,17 +478,19 @@ export class RouteSocket {
   }
 }
 
-/** Multicast groups that the kernel notifies of changes of links, addresses and routes. */
+/** Multicast groups that the kernel notifies of changes of links, addresses, routes and policy rules. */
 const ROUTE_GROUPS = [
   k.RTNLGRP_LINK,
   k.RTNLGRP_IPV4_IFADDR,
   k.RTNLGRP_IPV4_ROUTE,
+  k.RTNLGRP_IPV4_RULE,
   k.RTNLGRP_IPV6_IFADDR,
   k.RTNLGRP_IPV6_ROUTE,
+  k.RTNLGRP_IPV6_RULE,
 ] as const;
 
 /**
- * Reports that links, addresses or routes of one network namespace changed, but not which. The caller reads
+ * Reports that links, addresses, routes or rules of one network namespace changed, but not which. The caller reads
  * the lists again with a RouteSocket, which is correct also when notifications were lost.
  */
 export class RouteMonitor {

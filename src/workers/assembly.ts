@@ -197,7 +197,7 @@ export class Assembly {
   shard(s: number, rest: Omit<ShardOptions, keyof ShardParts | 'plan' | 'shard'>): Shard {
     const parts = this.shardParts(s);
     const { pool, ownership, scratchSlot, dnsSlots, fromReaders, toReaders, fromHosts, toHost } = parts;
-    const { counters, guestMac, seen, reader, pcap, lines, notices } = rest;
+    const { counters, guestMac, neighbours, seen, reader, pcap, lines, notices } = rest;
     return new Shard({
       shard: s,
       plan: this.#withTap(),
@@ -207,6 +207,7 @@ export class Assembly {
       scratchSlot,
       dnsSlots,
       guestMac,
+      neighbours,
       seen,
       tapFd: parts.tapFd,
       owners: parts.owners,
@@ -317,7 +318,7 @@ export interface ThreadStages {
 export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStages {
   const { plan, threads } = assembly;
   const { thread, reactor, counters, control, notices, pcap, onFatal } = parts;
-  const { guestMac, seen, datagramPorts, publishedUdp } = control;
+  const { guestMac, neighbours, seen, datagramPorts, publishedUdp } = control;
   const stages: Stage[] = [];
   const shards: Shard[] = [];
   const flowSources = new Map<number, FlowSource>();
@@ -339,7 +340,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     if (plan.tap === undefined || threads.shardThread(s) !== thread) continue;
     const reader = assembly.owners.areLanes ? (tapReader ?? undefined) : undefined;
     const lines = toGuest?.lines;
-    const shard = assembly.shard(s, { counters, guestMac, seen, reader, pcap, lines, notices });
+    const shard = assembly.shard(s, { counters, guestMac, neighbours, seen, reader, pcap, lines, notices });
     shards.push(shard);
     flowSources.set(s, shard);
     stages.push(shard);

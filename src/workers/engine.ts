@@ -281,6 +281,7 @@ class Engine implements EngineHandle {
     const guestMac = plan.addresses.guestMac === undefined ? null : macParse(plan.addresses.guestMac);
     if (plan.threads.kind === 'lanes') divideBuckets(this.#views.laneOf, startedThreads(plan.threads));
     // Broadcast reaches the guest until its MAC is known.
+    this.#views.neighbours[0] = guestMac === null ? 1 : 0;
     this.#views.guestMac.set(guestMac ?? [0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     this.#doorbellFds = Array.from({ length: threads.threads }, () => {
       const fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

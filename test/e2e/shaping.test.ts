@@ -4,10 +4,10 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
-import { engine } from '../support/engines.ts';
+import { engine, ourPasta, repoRoot } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
 import { FAMILIES, PEER4, PEER6, PORT, urlHost } from '../support/ports.ts';
-import { eventually } from '../support/process.ts';
+import { eventually, killTree } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 import { curlDownload, curlUpload } from '../support/transfers.ts';
 
@@ -56,7 +56,12 @@ describeE2e('emulated line', needs, () => {
     readonly timesMs: number[];
     readonly duplicates: number;
   }
-  const ping = async (guest: Guest, to: string, count: number, ...options: string[]): Promise<Pings> => {
+  const ping = async (
+    guest: Pick<Guest, 'inside'>,
+    to: string,
+    count: number,
+    ...options: string[]
+  ): Promise<Pings> => {
     const { stdout } = await guest.inside([
       'ping',
       '-n',
@@ -116,6 +121,21 @@ describeE2e('emulated line', needs, () => {
           return guest;
         });
         expect(counter(guest, way === 'up' ? 'lineFullFromGuest' : 'lineFullToGuest')).toBeGreaterThan(1000);
+      },
+    );
+
+    it.each(FAMILIES)(
+      '$name: downloads through a full queue are complete, one and four at a time',
+      {
+        timeout: TIMEOUT_MS,
+      },
+      async ({ peer }) => {
+        await withLine(['--rate', '40mbit', '--impair', 'queue=20k'], async (guest) => {
+          const url = `http://${urlHost(peer)}:${PORT.http}/bytes/${MIB}`;
+          const one = await curlDownload(guest, url, TIMEOUT_MS);
+          const four = await Promise.all([1, 2, 3, 4].map(() => curlDownload(guest, url, TIMEOUT_MS)));
+          for (const got of [one, ...four]) expect(got.sha256).toBe(patternSha256(MIB));
+        });
       },
     );
 
@@ -248,5 +268,40 @@ describeE2e('emulated line', needs, () => {
         error: { desc: expect.stringContaining('set_impairment: rate fast') },
       });
     });
+  });
+
+  it('pasta: delay and rate, MTU 1500; changed by the API', { timeout: TIMEOUT_MS }, async () => {
+    const path = `${bed.ramDir}/pasta-line.api`;
+    const guest = await bed.engine({
+      engine: ourPasta,
+      extra: ['--delay', '20ms', '--rate=50mbit', '--api-socket', path],
+    });
+    try {
+      expect((await guest.inside(['ip', '-o', 'link'])).stdout).toContain(' mtu 1500 ');
+      expect(Math.min(...(await ping(guest, PEER4, 20)).timesMs)).toBeGreaterThanOrEqual(39.9);
+      const got = await curlDownload(guest, `http://${urlHost(PEER6)}:${PORT.http}/bytes/${MIB}`, TIMEOUT_MS);
+      expect(got).toMatchObject({ bytes: MIB, sha256: patternSha256(MIB) });
+      const request = JSON.stringify({ execute: 'set_impairment', arguments: {} });
+      await succeedIn(bed, 'host', supportProgram('clients/api-client.ts', path, request));
+      expect(median((await ping(guest, PEER4, 20)).timesMs)).toBeLessThan(30);
+    } finally {
+      await guest.stop();
+    }
+  });
+
+  it('slirp4netns: delay', { timeout: TIMEOUT_MS }, async () => {
+    const empty = await bed.emptyGuest();
+    const argv = ['-c', '--delay', '20ms', String(bed.pidSeenInside(empty.pid)), 'tap0'];
+    const slirp = bed.start('user', [`${repoRoot}/bin/slirp4netns`, ...argv]);
+    try {
+      await eventually('the namespace has an interface', TIMEOUT_MS, async () =>
+        (await empty.inside(['ip', 'route'])).stdout.includes('default'),
+      );
+      const { timesMs } = await ping(empty, PEER4, 20);
+      expect(Math.min(...timesMs)).toBeGreaterThanOrEqual(39.9);
+    } finally {
+      killTree(slirp.pid);
+      await empty.end();
+    }
   });
 });

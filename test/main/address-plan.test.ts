@@ -98,6 +98,40 @@ describe('template interface', () => {
     expect(findTemplate(laptop(), 6, 'wlan0')).toBeUndefined();
   });
 
+  it("the kernel's route to the internet decides, whatever its table: interface, gateway and address", () => {
+    const way = { linkIndex: 3, gateway: '10.9.0.2', source: '10.9.8.7', isMain: false };
+    expect(findTemplate({ ...laptop(), chosen: { 4: way } }, 4)).toEqual({
+      ...{ linkName: 'wlan0', linkIndex: 3, address: '10.9.8.7', prefixLen: 16, gateway: '10.9.0.2' },
+    });
+    // A tunnel without address: a router's address on its loopback interface.
+    const router = hostNetwork([link(1, 'lo'), link(2, 'wg0')], [address(1, '192.0.2.9/32')], [], true);
+    const tunnel = { linkIndex: 2, source: '192.0.2.9', isMain: false };
+    expect(findTemplate({ ...router, chosen: { 4: tunnel } }, 4)).toEqual({
+      ...{ linkName: 'wg0', linkIndex: 2, address: '192.0.2.9', prefixLen: 32 },
+    });
+    expect(findTemplate({ ...router, chosen: { 4: { linkIndex: 1, isMain: false } } }, 4)).toBeUndefined();
+  });
+
+  it("IPv6: the kernel's source address, in place of a temporary one that of its prefix; no unique local one", () => {
+    const host = hostNetwork(
+      [link(2, 'eth0')],
+      [
+        address(2, 'fd00:1::5/64'),
+        address(2, '2001:db8:2::5/64'),
+        address(2, '2001:db8:1::5/64'),
+        address(2, '2001:db8:1::aaaa/64', { flags: IFA_F_TEMPORARY }),
+      ],
+      [route(2, '::/0', { gateway: 'fe80::1' })],
+      true,
+    );
+    const by = (source: string) =>
+      findTemplate({ ...host, chosen: { 6: { linkIndex: 2, gateway: 'fe80::1', source, isMain: true } } }, 6)
+        ?.address;
+    expect(by('2001:db8:1::aaaa')).toBe('2001:db8:1::5');
+    expect(by('2001:db8:2::5')).toBe('2001:db8:2::5');
+    expect(by('fd00:1::5')).toBe('fd00:1::5');
+  });
+
   it('the link of the first default route is down: the next default route is used', () => {
     const host = laptop();
     const links = host.links.map((l) => (l.name === 'eth0' ? { ...l, up: false } : l));

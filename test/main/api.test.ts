@@ -163,9 +163,7 @@ describe('slirp4netns requests', () => {
     const { answer } = bind(api());
     for (const execute of ['get_impairment', 'set_impairment'])
       expect(await answer(JSON.stringify({ execute }))).toBe(
-        refused(
-          'no emulated line: only bucatini run and attach have one; start them with --impair none to set it later',
-        ),
+        refused('no emulated line: start with --impair none to set one later'),
       );
   });
 

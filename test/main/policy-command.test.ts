@@ -9,6 +9,7 @@ import { joinPolicy, parsePolicyText } from '../../src/main/cli/policy-text.ts';
 import { UsageError } from '../../src/main/cli/values.ts';
 import { EgressControl } from '../../src/main/host/egress-control.ts';
 import type { Log } from '../../src/main/host/log.ts';
+import { RTN_ANYCAST, RTN_LOCAL, RTN_UNICAST } from '../../src/sys/constants.ts';
 import type { RouteSocket } from '../../src/sys/netlink.ts';
 import type { EngineHandle } from '../../src/workers/engine.ts';
 import type { EgressPlan } from '../../src/workers/engine-plan.ts';
@@ -29,7 +30,7 @@ deny dns any`,
     'p',
   ),
 );
-const HOSTS = addressWords('192.0.2.1');
+const HOSTS = Uint32Array.of(...addressWords('192.0.2.1'), 128);
 
 const ask = (to: string, options: { protocol?: string; name?: string } = {}) => {
   const { text, allowed } = explain(RULES, to, options, HOSTS);
@@ -113,7 +114,15 @@ describe('the options of a front end', () => {
 
   it('other addresses of the host: the policy is compiled anew, and the names stay', async () => {
     const host = (...addresses: string[]) =>
-      ({ addresses: () => addresses.map((address) => ({ address })) }) as unknown as RouteSocket;
+      ({
+        addresses: () => addresses.map((address) => ({ address })),
+        routes: () => [
+          { type: RTN_LOCAL, dst: '127.0.0.0', prefixLen: 8 },
+          { type: RTN_LOCAL, dst: '10.77.0.0', prefixLen: 24 },
+          { type: RTN_ANYCAST, dst: '2001:db8::', prefixLen: 128 },
+          { type: RTN_UNICAST, dst: '192.0.2.0', prefixLen: 24 },
+        ],
+      }) as unknown as RouteSocket;
     const set: EgressPlan[] = [];
     const engine = {
       setEgress: (plan: EgressPlan) => Promise.resolve(set.push(plan)),
@@ -135,6 +144,9 @@ describe('the options of a front end', () => {
         ...([addressWords(to), 0, false, EgressProto.tcp, 25, 0] as const),
       ) < 0;
     expect([first, set[0]!, set[1]!].map((plan) => denies(plan, '192.0.2.2'))).toEqual([false, true, true]);
+    expect(
+      ['10.77.0.9', '10.77.1.9', '2001:db8::', '2001:db8::2', '192.0.2.3'].map((to) => denies(first, to)),
+    ).toEqual([true, false, true, false, false]);
     expect(set[2]).toBeUndefined();
     const { ipv4: _, ipv6: __, ...none } = addresses;
     const names = new EgressControl({ egress: [{ allow: true, text: 'a.test' }] });

@@ -9,6 +9,7 @@ import {
   arpCheck,
   arpOp,
   arpReplyWrite,
+  arpRequestWrite,
   arpSenderIp,
   arpTargetIp,
 } from '../../src/proto/arp.ts';
@@ -33,6 +34,12 @@ it('fields of the vector', () => {
     0x0a000264,
   ]);
   expect(slice(pool, AT + ARP_SENDER_MAC, 6)).toEqual(wire('9a 55 9a 55 9a 55'));
+});
+
+it('a request as in the vector', () => {
+  const pool = poolWith(new Uint8Array(ARP_BYTES));
+  arpRequestWrite(pool, AT, wire('9a 55 9a 55 9a 55'), 0x0a000202, 0x0a000264);
+  expect(slice(pool, AT, ARP_BYTES)).toEqual(request);
 });
 
 it.each<[string, number, number, number, number]>([

@@ -7,6 +7,7 @@ import {
   NdpOption,
   ndpCheck,
   ndpNaWrite,
+  ndpNsWrite,
   ndpRaWrite,
   type RouterAdvertisement,
 } from '../../src/proto/ndp.ts';
@@ -87,6 +88,12 @@ describe('neighbour messages', () => {
       `),
     );
   });
+});
+
+it('ndpNsWrite writes a solicitation', () => {
+  const pool = poolWith(new Uint8Array(32));
+  expect(ndpNsWrite(pool, AT, address('fd00::2'), 0, wire('02 00 5e 10 00 00'))).toBe(32);
+  expect(slice(pool, AT, 32)).toEqual(solicitation);
 });
 
 describe('ndpRaWrite', () => {

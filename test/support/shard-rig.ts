@@ -19,6 +19,7 @@ import { ipv6HopLimit, ipv6PayloadLen, ipv6Upper } from '../../src/proto/ipv6.ts
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { COUNTER_WORDS, DROP_BASE } from '../../src/ring/counters.ts';
 import type { SharedMemory } from '../../src/ring/layout.ts';
+import { NEIGHBOUR_WORDS } from '../../src/ring/layout.ts';
 import { type FramePool, HEADROOM_BYTES, NO_SLOT, type SlotStack } from '../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { Assembly } from '../../src/workers/assembly.ts';
@@ -34,6 +35,7 @@ import { datagramWrite, icmpErrorWrite } from '../../src/workers/link/to-shard.t
 import type { SlotShares } from '../../src/workers/placement.ts';
 import { EgressFrame } from '../../src/workers/tap/egress-frame.ts';
 import type { GuestLink } from '../../src/workers/tap/guest-link.ts';
+import { GuestNeighbours } from '../../src/workers/tap/guest-neighbours.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
 import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import type { Packet } from '../../src/workers/translator/packet.ts';
@@ -145,10 +147,11 @@ export class ShardRig {
         if (slot !== NO_SLOT) (this.pool.isSmall(slot) ? small : large).push(slot);
     };
     const scratchAt = this.pool.slotAt(shard.scratchSlot) + 128;
+    const guestMac = Uint8Array.of(2, 0, 0, 0, 0, 1);
     const guest = {
       scratchAt,
       mac: addressing.mac,
-      guestMac: Uint8Array.of(2, 0, 0, 0, 0, 1),
+      guestMac,
       hasVnet: true,
       uso: plan.tap.uso,
       addPiece: (at: number, pieceBytes: number) => this.#pieces.push(this.u8.slice(at, at + pieceBytes)),
@@ -172,6 +175,7 @@ export class ShardRig {
       egress: new Egress(plan.egress, { isDue: () => true, tell: (text) => this.logs.push(text) }),
       toHost: shard.toHost,
       guest: guest as unknown as GuestLink,
+      neighbours: new GuestNeighbours(new Uint32Array(NEIGHBOUR_WORDS), guestMac),
       now: 0,
       freeReaderSlots: (a, b) => free(a, b, this.small, this.large),
       freeHostSlots: (a, b) => free(a, b, this.hostSmall, this.hostLarge),

@@ -33,7 +33,7 @@ interface Bed {
 
 function bed(rules: EgressRules, hosts: readonly string[] = []): Bed {
   const names = new EgressNames(new SharedArrayBuffer(EGRESS_NAMES_BYTES));
-  const hostWords = Uint32Array.from(hosts.flatMap((text) => [...address(text)]));
+  const hostWords = Uint32Array.from(hosts.flatMap((text) => [...address(text), 128]));
   const policy = new EgressPolicy(compileEgress(rules, hostWords), names);
   const text = (verdict: number): string => (verdict < 0 ? `deny ${-1 - verdict}` : `allow ${verdict}`);
   return {

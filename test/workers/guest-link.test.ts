@@ -11,13 +11,14 @@ import { IpProtocol } from '../../src/proto/ipv4.ts';
 import { UDP_BYTES, UDP_CHECKSUM, udpWrite } from '../../src/proto/udp.ts';
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
-import { allocateShared } from '../../src/ring/layout.ts';
+import { allocateShared, NEIGHBOUR_WORDS } from '../../src/ring/layout.ts';
 import { FramePool, HEADROOM_BYTES } from '../../src/ring/pool.ts';
 import { AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK } from '../../src/sys/constants.ts';
 import { close, read } from '../../src/sys/io.ts';
 import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
 import { socketpair } from '../../src/sys/socket.ts';
 import { GuestLink } from '../../src/workers/tap/guest-link.ts';
+import { GuestNeighbours } from '../../src/workers/tap/guest-neighbours.ts';
 import { ipWrite } from '../../src/workers/translator/to-guest.ts';
 
 const VNET_BYTES = 12;
@@ -33,6 +34,10 @@ class Bench {
   readonly link: GuestLink;
   readonly #fds: readonly [number, number];
   readonly #buffer = new NativeBuffer(65536);
+
+  readonly guestMac = Uint8Array.of(2, 0, 0, 0, 0, 2);
+  readonly words = new Uint32Array(NEIGHBOUR_WORDS);
+  readonly neighbours = new GuestNeighbours(this.words, this.guestMac);
 
   constructor(vnetHdrBytes: 0 | 12) {
     const pair = new NativeBuffer(8);
@@ -53,7 +58,8 @@ class Bench {
       scratchSlot: 3,
       counters: this.counters,
       mac: Uint8Array.of(2, 0, 0, 0, 0, 1),
-      guestMac: Uint8Array.of(2, 0, 0, 0, 0, 2),
+      guestMac: this.guestMac,
+      neighbours: this.neighbours,
     });
   }
 
@@ -109,6 +115,46 @@ function udpSum(frame: Uint8Array): number {
 const PAYLOAD = Uint8Array.from({ length: 1001 }, (_, i) => i & 0xff);
 
 describe('GuestLink', () => {
+  it("the guest's MAC is not known: the frame waits, a question goes out; once it is known, the frame too", () => {
+    const b = open(12);
+    b.guestMac.fill(0xff);
+    b.words[0] = 1;
+    b.datagram(PAYLOAD, 0);
+    expect(b.link.send(b.link.frame)).toBe(0);
+    const question = b.frame().subarray(12);
+    expect([...question.subarray(0, 14)]).toEqual([...Array(6).fill(255), 2, 0, 0, 0, 0, 1, 8, 6]);
+    expect([...question.subarray(14 + 6, 14 + 8)]).toEqual([0, 1]);
+    expect([...question.subarray(14 + 24, 14 + 28)]).toEqual([10, 0, 2, 15]);
+    b.link.waiting.send();
+    expect(b.link.waiting.isEmpty).toBe(false);
+    b.neighbours.learn(GUEST, 0, Uint8Array.of(2, 0, 0, 0, 0, 9), 0, new Uint32Array(14), 0);
+    b.link.waiting.send();
+    expect(b.link.waiting.isEmpty).toBe(true);
+    const frame = b.frame().subarray(12);
+    expect([...frame.subarray(0, 6)]).toEqual([2, 0, 0, 0, 0, 9]);
+    expect(frame.subarray(14 + 28)).toEqual(PAYLOAD);
+  });
+
+  it('more frames than may wait: the rest is broadcast', () => {
+    const b = open(12);
+    b.guestMac.fill(0xff);
+    b.words[0] = 1;
+    for (let i = 0; i < 17; i++) {
+      b.datagram(PAYLOAD, 0);
+      b.link.send(b.link.frame);
+    }
+    b.frame(); // the one question
+    expect([...b.frame().subarray(12, 18)]).toEqual(Array(6).fill(255));
+  });
+
+  it('several MACs: a frame goes to the one that has the address', () => {
+    const b = open(12);
+    b.neighbours.learn(GUEST, 0, Uint8Array.of(2, 0, 0, 0, 0, 9), 0, new Uint32Array(14), 0);
+    b.datagram(PAYLOAD, 0);
+    b.link.send(b.link.frame);
+    expect([...b.frame().subarray(12, 18)]).toEqual([2, 0, 0, 0, 0, 9]);
+  });
+
   it('a TAP with virtio headers: partial checksum, csumStart and csumOffset are set', () => {
     const b = open(12);
     b.datagram(PAYLOAD, 0);

@@ -62,8 +62,7 @@ const Refusal = {
   badId: 'remove_hostfwd: bad arguments.id',
   policy: 'set_policy: bad arguments.policy',
   flows: (name: string): string => `list_flows: bad arguments.${name}`,
-  noLine:
-    'no emulated line: only bucatini run and attach have one; start them with --impair none to set it later',
+  noLine: 'no emulated line: start with --impair none to set one later',
   impairment: (why: string): string => `set_impairment: ${why}`,
 } as const;
 

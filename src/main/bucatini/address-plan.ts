@@ -3,9 +3,10 @@
  * Pure: the host's network comes in as data.
  *
  * Per family, the *template* is the host interface that connections will leave through: --outbound-interface,
- * else the interface of the default route with the lowest metric, else the first interface that is up and has
- * an address and a route. The namespace gets the template's address, prefix length and gateway, so that
- * programs inside show the address that the outside sees. Nothing on the wire depends on it: every connection
+ * else the one that the kernel takes to a public address (host/chosen-route.ts), else the interface of the
+ * default route with the lowest metric, else the first interface that is up and has an address and a route. The
+ * namespace gets the template's address, prefix length and gateway, so that programs inside show the address
+ * that the outside sees. Nothing on the wire depends on it: every connection
  * is a socket of the host.
  *
  * Without a template (local mode) the namespace gets our own addresses below, and always a default route. So
@@ -18,7 +19,8 @@
  */
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.ts';
 import { type Family, UsageError } from '../cli/values.ts';
-import { isLinkLocal } from '../host/prefix.ts';
+import type { ChosenRoutes } from '../host/chosen-route.ts';
+import { isLinkLocal, samePrefix } from '../host/prefix.ts';
 import type { ResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
 import type { Settings } from './options.ts';
@@ -41,6 +43,8 @@ export interface HostNetwork {
   }[];
   readonly addresses: readonly HostAddress[];
   readonly routes: readonly HostRoute[];
+  /** The routes to the internet, with --outbound-interface for sockets that are bound to it. */
+  readonly chosen?: ChosenRoutes;
   /** False when the kernel has no IPv6, or it is switched off everywhere. */
   readonly hasIpv6: boolean;
 }
@@ -55,7 +59,7 @@ export interface HostAddress {
   readonly usable: boolean;
 }
 
-/** A unicast route of the main table. */
+/** A unicast route of the main table; those of other tables count as `chosen` only. */
 export interface HostRoute {
   readonly family: Family;
   readonly linkIndex: number;
@@ -147,6 +151,8 @@ export function forwarders(settings: Settings): readonly string[] {
  * @returns undefined if no interface has a usable address and a route
  */
 export function findTemplate(host: HostNetwork, family: Family, outbound?: string): Template | undefined {
+  const chosen = chosenTemplate(host, family);
+  if (chosen !== undefined) return chosen;
   const routes = host.routes.filter((route) => {
     const link = host.links.find((l) => l.index === route.linkIndex);
     if (route.family !== family || link === undefined || link.loopback) return false;
@@ -156,21 +162,58 @@ export function findTemplate(host: HostNetwork, family: Family, outbound?: strin
   const others = routes.filter((route) => route.prefixLen > 0 && !isLinkLocal(route.destination));
   for (const route of [...defaults, ...others]) {
     const link = host.links.find((l) => l.index === route.linkIndex)!;
-    // The longest prefix says most precisely which network this host is in. Among equal ones the first is the
-    // primary address.
-    const address = host.addresses
-      .filter((a) => a.family === family && a.linkIndex === link.index && a.usable)
-      .sort((a, b) => b.prefixLen - a.prefixLen)[0];
+    const address = addressOf(host, family, link.index);
     if (!link.up || address === undefined) continue;
-    return {
-      linkName: link.name,
-      linkIndex: link.index,
-      address: address.address,
-      prefixLen: address.prefixLen,
-      ...(route.prefixLen === 0 && route.gateway !== undefined && { gateway: route.gateway }),
-    };
+    return template(link, address, route.prefixLen === 0 ? route.gateway : undefined);
   }
   return undefined;
+}
+
+/**
+ * The template of the route that the kernel takes to the internet. With a socket bound to a VRF it leaves by
+ * one of the VRF's interfaces.
+ */
+function chosenTemplate(host: HostNetwork, family: Family): Template | undefined {
+  const chosen = host.chosen?.[family];
+  const link = host.links.find((l) => l.index === chosen?.linkIndex);
+  if (chosen === undefined || link === undefined || link.loopback || !link.up) return undefined;
+  const address = addressOf(host, family, link.index, chosen.source);
+  return address && template(link, address, chosen.gateway);
+}
+
+function template(link: HostNetwork['links'][number], address: HostAddress, gateway?: string): Template {
+  return {
+    linkName: link.name,
+    linkIndex: link.index,
+    address: address.address,
+    prefixLen: address.prefixLen,
+    ...(gateway !== undefined && { gateway }),
+  };
+}
+
+/**
+ * The address that a host interface lends to the namespace.
+ * @param source  the kernel's own choice, which counts if it is usable; a temporary one (RFC 8981) is not, and
+ *   the usable address of its prefix has its place
+ */
+function addressOf(
+  host: HostNetwork,
+  family: Family,
+  linkIndex: number,
+  source?: string,
+): HostAddress | undefined {
+  const usable = host.addresses.filter((a) => a.family === family && a.usable);
+  // The source may be on another interface: a router's own address on lo, for an interface without address.
+  const own = usable.find((a) => a.address === source);
+  if (own !== undefined) return own;
+  const ofLink = usable.filter((a) => a.linkIndex === linkIndex);
+  if (source !== undefined) {
+    const beside = ofLink.find((a) => samePrefix(a.address, source, a.prefixLen));
+    if (beside !== undefined) return beside;
+  }
+  // The longest prefix says most precisely which network this host is in. Among equal ones the first is the
+  // primary address.
+  return ofLink.sort((a, b) => b.prefixLen - a.prefixLen)[0];
 }
 
 function planIpv4(settings: Settings, template: Template | undefined, forwardsDns: boolean): Ipv4Plan {

@@ -24,12 +24,12 @@ import { type Log, makeLog } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
-import { ownThreads, tapQueues, threadsAndPool } from '../host/threads.ts';
+import { ownThreads, queuesOfLine, tapQueues, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { holdOutputs } from '../process/output.ts';
 import { findTemplate } from './address-plan.ts';
 import type { NetnsJob, NetnsTap } from './netns-setup.ts';
-import { hostNetwork } from './netns-setup.ts';
+import { readNetwork } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
@@ -153,9 +153,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     this.booted = start.booted;
     this.netns = chooseNetns(settings);
     const queues = tapQueues(chosenThreads(settings), settings.threads.kind === 'auto');
-    // On an emulated line each packet is a frame of its own.
-    const tapQueuesOfLine = settings.shaping === undefined ? queues : { ...queues, vnetHeader: false };
-    this.job = { settings, target, sockets, tapQueues: tapQueuesOfLine };
+    this.job = { settings, target, sockets, tapQueues: queuesOfLine(queues, settings.shaping) };
   }
 
   plan(made: NetnsTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {
@@ -183,7 +181,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
       boundInterfaces: [outboundInterface],
       hostChanged: (host, links) => {
         this.#start.egress?.hostChanged(host);
-        const now = hostNetwork(links, host.addresses(), host.routes(), true);
+        const now = readNetwork(host, links, true, outboundInterface);
         const scope = findTemplate(now, 6, outboundInterface)?.linkIndex;
         engine.hostChanged(scope === undefined ? {} : { linkLocalScope: scope });
       },

@@ -25,6 +25,7 @@ import { RouteSocket } from '../../sys/netlink.ts';
 import { openPath } from '../../sys/path.ts';
 import type { Ipv4Plan, TapPlan } from '../../workers/engine-plan.ts';
 import { UsageError } from '../cli/values.ts';
+import { chosenRoutes } from '../host/chosen-route.ts';
 import type { NetnsStep, SocketsInside } from '../host/netns.ts';
 import {
   addNeighbourEntries,
@@ -231,10 +232,24 @@ function readHostNetwork(settings: Settings): HostNetwork {
   const route = new RouteSocket();
   try {
     const ipv6 = hasIpv6() || (asked && kernelHasIpv6());
-    return hostNetwork(route.links(), route.addresses(), route.routes(), ipv6);
+    return readNetwork(route, route.links(), ipv6, settings.outboundInterface);
   } finally {
     route.close();
   }
+}
+
+/**
+ * Read the host's network by a socket.
+ * @param bound  the interface that all sockets will be bound to, undefined: any
+ */
+export function readNetwork(
+  host: RouteSocket,
+  links: ReturnType<RouteSocket['links']>,
+  ipv6: boolean,
+  bound: string | undefined,
+): HostNetwork {
+  const chosen = chosenRoutes(host, links, { 4: bound, 6: bound });
+  return { ...hostNetwork(links, host.addresses(), host.routes(), ipv6), chosen };
 }
 
 /** Convert netlink's dumps into the input of the address plan. */

@@ -9,11 +9,10 @@
  * The parser is not getopt.ts: it refuses abbreviations, and its errors suggest what to write.
  */
 
-import { readFileSync } from 'node:fs';
 import { MAX_LANES } from '../../ring/layout.ts';
 import type { EnginePlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
-import { type LineOption, parseLineOptions } from '../cli/lines.ts';
+import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import { API_SOCKET_HELP, fieldsOf, namesOf, POLICY_HELP } from '../cli/option-fields.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
@@ -112,17 +111,6 @@ const ENGINE: readonly CommandName[] = ['run', 'attach'];
 const ALL: readonly CommandName[] = COMMAND_NAMES;
 
 const { fixed, parsed } = fieldsOf<Draft>();
-
-/** MTU of an emulated line: its packets are lost one by one, so they must not be larger than real ones. */
-const LINE_MTU = 1500;
-const EACH_WAY = '/up: only what leaves the container, /down: only what comes to it.';
-
-/** Keep an option about lines: they are parsed together. */
-function lineOption(name: LineOption[0]): (draft: Draft, text: string) => void {
-  return (draft, text) => {
-    draft.lineOptions = [...(draft.lineOptions ?? []), [name, text]];
-  };
-}
 
 /** All options, in the order of the help. */
 export const OPTIONS: readonly OptionSpec[] = [
@@ -337,45 +325,12 @@ export const OPTIONS: readonly OptionSpec[] = [
       draft.name = text;
     },
   },
-  {
-    name: 'rate',
-    value: 'RATE[,BURST][/up|/down]',
-    group: 'Line',
-    help: `Limit the rate, for example 100mbit, 1gbit/down, 512kbit/up. BURST: so many bytes (64k, 1m) may leave at once after a pause. ${EACH_WAY}`,
-    default: 'unlimited',
-    repeatable: true,
-    commands: ENGINE,
-    set: lineOption('rate'),
-  },
-  {
-    name: 'delay',
-    value: 'TIME[,JITTER[,uniform|normal|pareto]][/up|/down]',
-    group: 'Line',
-    help: `Delay packets, for example 50ms, 20ms,5ms, 0.5ms/down: on both ways, so a round trip takes twice as much longer. ${EACH_WAY}`,
-    default: 'none',
-    repeatable: true,
-    commands: ENGINE,
-    set: lineOption('delay'),
-  },
-  {
-    name: 'loss',
-    value: 'SHARE[,PACKETS][/up|/down]',
-    group: 'Line',
-    help: `Lose packets at random, for example 1%; 1%,5: as many, in bursts of 5 on average; ge,P,R[,LOSS-BAD[,LOSS-GOOD]]: the Gilbert-Elliott model. ${EACH_WAY}`,
-    default: 'none',
-    repeatable: true,
-    commands: ENGINE,
-    set: lineOption('loss'),
-  },
-  {
-    name: 'impair',
-    value: 'PROFILE|FILE|none|KEY=VALUE',
-    group: 'Line',
-    help: 'Emulate a line by name (2g, 3g, 4g, lte, 5g, dsl, cable, fibre, starlink, geo, lossy-wifi, lan) or as FILE says; KEY=VALUE changes one setting: duplicate=1%, reorder=1%,5ms, corrupt=0.1%, max-packet=1400, queue=256k, seed=7. none: nothing now, but the API socket may change it. See docs/shaping.md.',
-    repeatable: true,
-    commands: ENGINE,
-    set: lineOption('impair'),
-  },
+  ...LINE_OPTIONS.map(({ name, ...text }) => ({
+    ...({ name, ...text, group: 'Line', repeatable: true, commands: ENGINE } as const),
+    set: (draft: Draft, value: string) => {
+      draft.lineOptions = [...(draft.lineOptions ?? []), [name, value]];
+    },
+  })),
   {
     name: 'threads',
     value: 'auto|fused|pipeline[=N]|lanes=N|lanes=MIN-MAX',
@@ -489,7 +444,7 @@ function firstOfBundle(command: CommandName, word: string): readonly [string, st
 }
 
 function complete(command: CommandName, { lineOptions, ...draft }: Draft): Settings {
-  const shaping = lineOptions && parseLineOptions(lineOptions, (path) => readFileSync(path, 'utf8'));
+  const shaping = lineOptions && parseLineOptions(lineOptions);
   const settings: Settings = {
     mtu: shaping === undefined ? DEFAULT_MTU : LINE_MTU,
     ...(shaping && { shaping }),

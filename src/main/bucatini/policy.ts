@@ -1,8 +1,8 @@
 // bundle: rare
 /** `bucatini policy test`: which rule of an egress policy decides about a destination. */
-import { networkInterfaces } from 'node:os';
 import { addressParse } from '../../proto/address.ts';
 import { domainLabels, domainWrite } from '../../proto/domain-name.ts';
+import { RouteSocket } from '../../sys/netlink.ts';
 import { EGRESS_NAMES_BYTES, EgressNames } from '../../workers/flow/egress-names.ts';
 import {
   compileEgress,
@@ -14,6 +14,7 @@ import {
 import { joinPolicy, ruleText } from '../cli/policy-text.ts';
 import { named, parseCount, quoted, UsageError } from '../cli/values.ts';
 import { readPolicy } from '../host/egress-control.ts';
+import { hostPrefixes } from '../host/host-prefixes.ts';
 import { print } from '../process/output.ts';
 import type { Settings } from './options.ts';
 
@@ -40,17 +41,19 @@ export function policy(settings: Settings, operands: readonly string[], tests: b
   if (file === undefined || to === undefined)
     throw new UsageError(`${file === undefined ? 'FILE' : 'ADDR:PORT'} is missing; ${USAGE}`);
   const rules = joinPolicy([], readPolicy(file));
-  const { text, allowed } = explain(rules, to, settings, hostAddresses());
+  const { text, allowed } = explain(rules, to, settings, ownPrefixes());
   print(text);
   return allowed ? 0 : DENIED;
 }
 
-/** The addresses of this host: the word `host` is about them. */
-function hostAddresses(): Uint32Array {
-  const texts = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map((a) => a.address));
-  const words = new Uint32Array(4 * texts.length);
-  for (const [i, text] of texts.entries()) addressParse(text, words, 4 * i);
-  return words;
+/** What is this host itself: the word `host` is about it. */
+function ownPrefixes(): Uint32Array {
+  const host = new RouteSocket();
+  try {
+    return hostPrefixes(host);
+  } finally {
+    host.close();
+  }
 }
 
 /** A destination as it is written: ADDR, ADDR:PORT, [ADDR]:PORT, NAME, NAME:PORT. @throws UsageError */

@@ -5,6 +5,7 @@
  *     rate 10mbit/down           VALUE, VALUE/up (from the container) or VALUE/down (to it)
  */
 
+import { readFileSync } from 'node:fs';
 import { strerrorOf } from '../../sys/error.ts';
 import type {
   JitterDistribution,
@@ -155,6 +156,11 @@ export const PROFILES: Readonly<Record<string, readonly (readonly [key: string, 
 
 const PROFILE_NAMES = Object.keys(PROFILES);
 
+/** The value of a name that users write; undefined also for names that every object has (`constructor`). */
+function ownEntry<T>(table: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(table, name) ? table[name] : undefined;
+}
+
 /** Parses settings of emulated lines, one after the other; later ones replace earlier ones. */
 export class LineSettings {
   #seed = DEFAULT_SEED;
@@ -172,14 +178,14 @@ export class LineSettings {
       return;
     }
     if (key === 'profile') {
-      const profile = PROFILES[text];
+      const profile = ownEntry(PROFILES, text);
       if (profile === undefined)
         throw new UsageError(`no such profile; write one of ${PROFILE_NAMES.join(', ')}`);
       for (const [name, value] of profile) this.set(name, value);
       return;
     }
     const [, value = text, way] = /^(.*)\/(up|down)$/.exec(text) ?? [];
-    const parse = KEYS[key];
+    const parse = ownEntry(KEYS, key);
     const [, other] = /\/([a-z]+)$/.exec(value) ?? [];
     if (parse !== undefined && other !== undefined)
       throw new UsageError(`${quoted(`/${other}`)} is no direction; write /up or /down, or neither for both`);
@@ -253,8 +259,40 @@ export class LineSettings {
 /** `--impair` with KEY=VALUE. */
 const SETTING = /^([a-z-]+)=(.*)$/;
 
+/** MTU inside where no option gives it: that of most lines. */
+export const LINE_MTU = 1500;
+
+const EACH_WAY = '/up: only what leaves the container, /down: only what comes to it.';
+
+/** The options of all programs, with their help. */
+export const LINE_OPTIONS = [
+  {
+    name: 'rate',
+    value: 'RATE[,BURST][/up|/down]',
+    help: `Limit the rate, for example 100mbit, 1gbit/down, 512kbit/up. BURST: so many bytes (64k, 1m) may leave at once after a pause. ${EACH_WAY}`,
+    default: 'unlimited',
+  },
+  {
+    name: 'delay',
+    value: 'TIME[,JITTER[,uniform|normal|pareto]][/up|/down]',
+    help: `Delay packets, for example 50ms, 20ms,5ms, 0.5ms/down: on both ways, so a round trip takes twice as much longer. ${EACH_WAY}`,
+    default: 'none',
+  },
+  {
+    name: 'loss',
+    value: 'SHARE[,PACKETS][/up|/down]',
+    help: `Lose packets at random, for example 1%; 1%,5: as many, in bursts of 5 on average; ge,P,R[,LOSS-BAD[,LOSS-GOOD]]: the Gilbert-Elliott model. ${EACH_WAY}`,
+    default: 'none',
+  },
+  {
+    name: 'impair',
+    value: 'PROFILE|FILE|none|KEY=VALUE',
+    help: `Emulate a line by name (${PROFILE_NAMES.join(', ')}) or as FILE says; KEY=VALUE changes one setting: duplicate=1%, reorder=1%,5ms, corrupt=0.1%, max-packet=1400, queue=256k, seed=7. none: nothing now, but the API socket may change it. See docs/shaping.md.`,
+  },
+] as const;
+
 /** Options about lines in the order in which they were written. */
-export type LineOption = readonly [option: 'rate' | 'delay' | 'loss' | 'impair', text: string];
+export type LineOption = readonly [option: (typeof LINE_OPTIONS)[number]['name'], text: string];
 
 /**
  * Parse the options --rate, --delay, --loss and --impair. Profile or file come first, wherever they stand:
@@ -264,7 +302,7 @@ export type LineOption = readonly [option: 'rate' | 'delay' | 'loss' | 'impair',
  */
 export function parseLineOptions(
   options: readonly LineOption[],
-  readFile: (path: string) => string,
+  readFile = (path: string): string => readFileSync(path, 'utf8'),
 ): ShapingPlan {
   const settings = new LineSettings();
   const isBase = ([option, text]: LineOption): boolean => option === 'impair' && !SETTING.test(text);
@@ -290,7 +328,7 @@ export function parseLineOptions(
 
 function setBase(settings: LineSettings, text: string, readFile: (path: string) => string): void {
   if (text === 'none') return;
-  if (PROFILES[text] !== undefined) {
+  if (ownEntry(PROFILES, text) !== undefined) {
     settings.set('profile', text);
     return;
   }
@@ -375,7 +413,7 @@ const RATE_UNITS: Readonly<Record<string, number>> = { bit: 1, kbit: 1e3, mbit: 
 function parseRate(text: string): number {
   if (text === 'unlimited') return Number.POSITIVE_INFINITY;
   const [, number, unit = ''] = /^([0-9]+(?:\.[0-9]+)?)([a-z]+)$/.exec(text.toLowerCase()) ?? [];
-  const factor = RATE_UNITS[unit];
+  const factor = ownEntry(RATE_UNITS, unit);
   if (number === undefined || factor === undefined)
     throw new UsageError(
       `${quoted(text)} is not a rate; write for example 500kbit, 100mbit, 1gbit or unlimited`,

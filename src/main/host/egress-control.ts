@@ -4,7 +4,6 @@
  * Loaded only if an option names a policy, or the API may set one.
  */
 import { readFileSync } from 'node:fs';
-import { addressParse } from '../../proto/address.ts';
 import { strerrorOf } from '../../sys/error.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
@@ -19,6 +18,7 @@ import {
   policyText,
 } from '../cli/policy-text.ts';
 import { named, quoted, UsageError } from '../cli/values.ts';
+import { hostPrefixes } from './host-prefixes.ts';
 import type { Log } from './log.ts';
 
 const NO_FORWARDER =
@@ -78,7 +78,7 @@ export class EgressControl {
    * @param addresses  of the plan: rules with names need a forwarder
    */
   plan(host: RouteSocket, addresses: AddressPlan, log: Log): EgressPlan | undefined {
-    this.#hosts = hostAddresses(host);
+    this.#hosts = hostPrefixes(host);
     const forwards = addresses.ipv4?.dns !== undefined || addresses.ipv6?.dns !== undefined;
     const named = this.#rules?.rules.some(({ targets }) => targets.some(({ kind }) => kind === 'name'));
     if (named === true && !forwards) log('warning', NO_FORWARDER);
@@ -110,7 +110,7 @@ export class EgressControl {
 
   /** The host's network has changed: the word `host` is about other addresses then. */
   hostChanged(host: RouteSocket): void {
-    const hosts = hostAddresses(host);
+    const hosts = hostPrefixes(host);
     if (hosts.length === this.#hosts.length && hosts.every((word, i) => word === this.#hosts[i])) return;
     this.#hosts = hosts;
     if (this.#rules === undefined || this.#engine === undefined) return;
@@ -128,12 +128,4 @@ export class EgressControl {
     this.#last = done.catch(() => {});
     return done;
   }
-}
-
-/** The host's addresses, four words each, sorted, so that lists can be compared. */
-function hostAddresses(host: RouteSocket): Uint32Array {
-  const texts = [...new Set(host.addresses().map(({ address }) => address))].sort();
-  const words = new Uint32Array(4 * texts.length);
-  const known = texts.filter((text, i) => addressParse(text, words, 4 * i));
-  return known.length === texts.length ? words : new Uint32Array(0);
 }

@@ -1,6 +1,6 @@
 /** Thread plan and pool of a front end, and the queues that its TAP needs. */
 import { availableParallelism } from 'node:os';
-import type { EnginePlan, TapPlan, ThreadsPlan } from '../../workers/engine-plan.ts';
+import type { EnginePlan, ShapingPlan, TapPlan, ThreadsPlan } from '../../workers/engine-plan.ts';
 import { autoThreads, laneCount, startedThreads } from '../../workers/placement.ts';
 import { DEFAULT_POOL_MIB, poolPlan } from '../cli/pool-plan.ts';
 
@@ -20,6 +20,14 @@ export interface TapQueues {
  * @param mostLanes  lanes at the most
  */
 export const ownThreads = (mostLanes?: number): ThreadsPlan => autoThreads(availableParallelism(), mostLanes);
+
+/** The plan `auto`. With an emulated line there is one packet thread. */
+export const threadsOfLine = (line: ShapingPlan | undefined): ThreadsPlan =>
+  line === undefined ? ownThreads() : { kind: 'fused' };
+
+/** On an emulated line each packet is a frame of its own. */
+export const queuesOfLine = (queues: TapQueues, line: ShapingPlan | undefined): TapQueues =>
+  line === undefined ? queues : { ...queues, vnetHeader: false };
 
 /**
  * The queues that a TAP is to have.

@@ -2,8 +2,9 @@
  * The address plan of `pasta`: the namespace gets the addresses and routes of one interface of the host,
  * unless options say otherwise. Pure: the dumps of netlink are arguments.
  *
- * For each family, the template interface is that of --interface, else of --outbound-if4/6, else of the first
- * default route in the main table, else of the first other route in it. The interface must have a global
+ * For each family, the template interface is that of --interface, else of --outbound-if4/6, else the one that
+ * the kernel takes to a public address (host/chosen-route.ts), else that of the first default route in the main
+ * table, else of the first other route in it. The interface must have a global
  * address, and for IPv6 also a link-local one. The global address with the longest prefix becomes the guest's
  * address in the plan; all global addresses and the routes are copied. A family without template is in local
  * mode: it has the addresses below and a default route, so that traffic flows as soon as the host gets a
@@ -17,6 +18,7 @@ import { IFA_F_DEPRECATED, RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../
 import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink-messages.ts';
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.ts';
 import { type Family, UsageError } from '../cli/values.ts';
+import type { ChosenRoute, ChosenRoutes } from '../host/chosen-route.ts';
 import { isLinkLocal, samePrefix } from '../host/prefix.ts';
 import type { ResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
@@ -37,6 +39,8 @@ export interface HostDump {
   readonly links: readonly LinkInfo[];
   readonly addresses: readonly AddressInfo[];
   readonly routes: readonly RouteInfo[];
+  /** The routes to the internet, by the template interface if an option names it. */
+  readonly chosen?: ChosenRoutes;
   readonly hasIpv6: boolean;
 }
 
@@ -85,6 +89,8 @@ interface Template {
   readonly best: AddressInfo;
   readonly linkLocal?: string;
   readonly gateway?: string;
+  /** The main table has no default route by the interface, but another one has: it cannot be copied. */
+  readonly isElsewhere: boolean;
 }
 
 /**
@@ -182,32 +188,64 @@ function checkInterfaces(conf: PastaConf, host: HostDump, warnings: string[]): v
  * @returns undefined in local mode
  */
 function findTemplate(conf: PastaConf, host: HostDump, family: Family, info: string[]): Template | undefined {
-  const wanted = conf.interface ?? (family === 4 ? conf.outboundIf4 : conf.outboundIf6);
+  const wanted = templateName(conf, family);
   const routes = host.routes.filter((r) => isCandidate(r, host, family));
   const defaults = routes.filter((r) => r.prefixLen === 0);
+  if (wanted === undefined && new Set(defaults.map(routeLink)).size > 1)
+    info.push(Message.severalDefaults(family));
+  const chosen = host.chosen?.[family];
+  const byKernel = chosen && templateOf(host, family, chosen.linkIndex, chosen);
+  if (byKernel !== undefined) return byKernel;
   let link: LinkInfo | undefined;
   if (wanted !== undefined) {
     link = host.links.find((l) => l.name === wanted);
   } else {
-    if (new Set(defaults.map(routeLink)).size > 1) info.push(Message.severalDefaults(family));
     const route = defaults[0] ?? routes[0];
     link = host.links.find((l) => route !== undefined && l.index === routeLink(route));
     if (route === undefined) info.push(`No interfaces with usable IPv${family} routes`);
   }
-  if (link === undefined) return undefined;
-  const own = host.addresses.filter((a) => a.family === family && a.index === link.index);
+  return link && templateOf(host, family, link.index);
+}
+
+/** The interface that an option names as the template of a family. */
+export const templateName = (conf: PastaConf, family: Family): string | undefined =>
+  conf.interface ?? (family === 4 ? conf.outboundIf4 : conf.outboundIf6);
+
+/**
+ * The template that an interface is.
+ * @param chosen  the kernel's route to the internet, if it leads there
+ * @returns undefined when the interface has no usable address
+ */
+function templateOf(
+  host: HostDump,
+  family: Family,
+  index: number,
+  chosen?: ChosenRoute,
+): Template | undefined {
+  const link = host.links.find((l) => l.index === index);
+  if (link === undefined || link.loopback) return undefined;
+  const own = host.addresses.filter((a) => a.family === family && a.index === index);
   const linkLocal = own.find((a) => family === 6 && a.scope === RT_SCOPE_LINK)?.address;
-  const best = own
-    .filter((a) => a.scope < RT_SCOPE_LINK && (a.flags & IFA_F_DEPRECATED) === 0)
-    .sort((a, b) => b.prefixLen - a.prefixLen)[0];
-  if (best === undefined || (family === 6 && linkLocal === undefined)) return undefined;
-  const route = defaults.find((r) => routeLink(r) === link.index);
-  const gateway = route && routeGateway(route, family);
+  const global = own.filter((a) => a.scope < RT_SCOPE_LINK && (a.flags & IFA_F_DEPRECATED) === 0);
+  const longest = global.toSorted((a, b) => b.prefixLen - a.prefixLen)[0];
+  if (longest === undefined) return undefined;
+  const route = host.routes.find(
+    (r) => isCandidate(r, host, family) && r.prefixLen === 0 && routeLink(r) === index,
+  );
+  // A tunnel has no link-local address: our own one takes its place.
+  if (family === 6 && linkLocal === undefined && (chosen === undefined || chosen.isMain)) return undefined;
+  const isElsewhere = route === undefined && chosen !== undefined && !chosen.isMain;
+  // The original takes the longest prefix; for IPv6 nearly all have 64 bits, so the kernel's choice decides: a
+  // global address before a unique local one.
+  const source = family === 6 || isElsewhere ? global.find((a) => a.address === chosen?.source) : undefined;
+  const local = family === 4 ? LOCAL4.gateway : LOCAL6.gateway;
+  const gateway = route ? routeGateway(route, family) : isElsewhere ? (chosen.gateway ?? local) : undefined;
   return {
     link,
-    best,
+    best: source ?? longest,
     ...(linkLocal !== undefined && { linkLocal }),
     ...(gateway !== undefined && { gateway }),
+    isElsewhere,
   };
 }
 
@@ -367,7 +405,7 @@ function planInside(conf: PastaConf, host: HostDump, families: Families): Inside
     const chosen = family === 4 ? conf.gateway4 : conf.gateway6;
     if (chosen === undefined && conf.copyRoutes && template !== undefined) {
       routes.push(...host.routes.filter((r) => isOfTemplate(r, family, template.link.index)));
-      continue;
+      if (!template.isElsewhere) continue;
     }
     const gateway = gatewayOf(conf, family, template);
     if (gateway === undefined) continue;

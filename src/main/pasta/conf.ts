@@ -2,6 +2,8 @@
  * The command line of `pasta` as data: the options (`PastaConf`), what to connect (`PastaTarget`), and the
  * draft that the table of options.ts fills.
  */
+import type { ShapingPlan } from '../../workers/engine-plan.ts';
+import type { LineOption } from '../cli/lines.ts';
 import type { MulticastChoice } from '../cli/multicast.ts';
 import { DEFAULT_MTU } from '../cli/values.ts';
 
@@ -88,6 +90,8 @@ export interface PastaConf {
   readonly apiSocket?: string;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
+  /** Emulated lines; absent: none. */
+  readonly shaping?: ShapingPlan;
   /** Values of --allow and --deny, in their order; file of --policy (host/egress-control.ts). */
   readonly egress: readonly { readonly allow: boolean; readonly text: string }[];
   readonly policy?: string;
@@ -107,6 +111,9 @@ export type PastaTarget =
 export type Draft = { -readonly [K in keyof PastaConf]: PastaConf[K] } & {
   prefixWritten?: boolean;
   netmaskWritten?: boolean;
+  mtuWritten?: boolean;
+  /** Options of which `shaping` is made. */
+  lineOptions?: readonly LineOption[];
   readonly warnings: string[];
 };
 

@@ -7,7 +7,7 @@ import {
   type ServicePolicy,
 } from '../../workers/engine-plan.ts';
 import { parseImpairment } from '../cli/impairment.ts';
-import { ownThreads, threadsAndPool } from '../host/threads.ts';
+import { threadsAndPool, threadsOfLine } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import type { PastaConf } from './conf.ts';
 import { MAX_LISTENERS } from './forward-rules.ts';
@@ -36,7 +36,7 @@ export function pastaEnginePlan(
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
   return {
     // With --splice-only there is no TAP but only loopback ports: one thread is enough.
-    ...threadsAndPool(ownThreads(), made.tap),
+    ...threadsAndPool(threadsOfLine(conf.shaping), made.tap),
     addresses: made.network.addresses,
     policy: { ...policyOf(conf, made), ...(multicast && { multicast }) },
     listeners,
@@ -46,6 +46,7 @@ export function pastaEnginePlan(
     ...keys,
     ...(conf.pcap !== undefined && { pcapFile: conf.pcap }),
     ...(impairment && { impairment }),
+    ...(conf.shaping && { shaping: conf.shaping }),
     logLevel,
   };
 }

@@ -21,7 +21,7 @@ import type { Log } from '../host/log.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { type HostDump, type InsideNetwork, type PastaNetwork, planPasta } from './address-plan.ts';
 import type { PastaConf } from './conf.ts';
-import { addNetwork } from './netns-setup.ts';
+import { addNetwork, dumpNetwork } from './netns-setup.ts';
 
 /** What a family lacks inside: a global address, a default route. */
 export interface MissingConfig {
@@ -121,11 +121,9 @@ export function following({ conf, start, engine, log, inside }: PastaFollowing):
   const resolvConf = readResolvConf();
   const hostChanged = (host: RouteSocket, links: LinkInfo[]): void => {
     const addresses = host.addresses();
-    const dump: HostDump = {
-      ...{ links, addresses, routes: host.routes() },
-      // An IPv6 address shows that the kernel supports IPv6.
-      hasIpv6: start.addresses.ipv6 !== undefined || addresses.some((a) => a.family === 6),
-    };
+    // An IPv6 address shows that the kernel supports IPv6.
+    const hasIpv6 = start.addresses.ipv6 !== undefined || addresses.some((a) => a.family === 6);
+    const dump = dumpNetwork(conf, host, links, addresses, hasIpv6);
     if (conf.interface !== undefined && !links.some((l) => l.name === conf.interface)) {
       engine.hostChanged({});
       return;

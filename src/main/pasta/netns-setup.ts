@@ -17,10 +17,12 @@ import { checked, SysError } from '../../sys/error.ts';
 import { adoptFrameSocket } from '../../sys/frame-socket.ts';
 import { strerror } from '../../sys/libc.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
+import type { AddressInfo, LinkInfo } from '../../sys/netlink-messages.ts';
 import { openPath } from '../../sys/path.ts';
 import { attachTap, tapIsHere } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
 import { UsageError } from '../cli/values.ts';
+import { chosenRoutes } from '../host/chosen-route.ts';
 import type { NetnsStep, SocketsInside } from '../host/netns.ts';
 import {
   addNeighbourEntries,
@@ -39,6 +41,7 @@ import {
   type PastaNetwork,
   planPasta,
   planSpliceOnly,
+  templateName,
 } from './address-plan.ts';
 import type { PastaConf } from './conf.ts';
 import { Message } from './messages.ts';
@@ -79,8 +82,8 @@ export function* setUpPasta({
   const given = conf.fd === undefined ? undefined : adoptFrames(conf.fd);
   const hostTables = openTables();
   const network = conf.spliceOnly
-    ? planSpliceOnly(conf, dumpHost())
-    : planPasta(given ? { ...conf, nsIfname: given.name } : conf, dumpHost(), readResolvConf());
+    ? planSpliceOnly(conf, dumpHost(conf))
+    : planPasta(given ? { ...conf, nsIfname: given.name } : conf, dumpHost(conf), readResolvConf());
   try {
     enterNamespace(target);
   } catch (error) {
@@ -306,16 +309,23 @@ function withMessage(message: (family: 4 | 6, why: string) => string, family: 4 
   }
 }
 
-function dumpHost(): HostDump {
+function dumpHost(conf: PastaConf): HostDump {
   const route = new RouteSocket();
   try {
-    return {
-      links: route.links(),
-      addresses: route.addresses(),
-      routes: route.routes(),
-      hasIpv6: kernelHasIpv6(),
-    };
+    return dumpNetwork(conf, route, route.links(), route.addresses(), kernelHasIpv6());
   } finally {
     route.close();
   }
+}
+
+/** The host's network; `links` and `addresses` have been read. */
+export function dumpNetwork(
+  conf: PastaConf,
+  host: RouteSocket,
+  links: LinkInfo[],
+  addresses: AddressInfo[],
+  hasIpv6: boolean,
+): HostDump {
+  const bound = { 4: templateName(conf, 4), 6: templateName(conf, 6) };
+  return { links, addresses, routes: host.routes(), chosen: chosenRoutes(host, links, bound), hasIpv6 };
 }

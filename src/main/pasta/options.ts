@@ -7,6 +7,7 @@
  * port-spec.ts parses them when the addresses are known.
  */
 import type { OptionShape } from '../cli/getopt.ts';
+import { LINE_MTU, LINE_OPTIONS } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
 import { API_SOCKET_HELP, fieldsOf, POLICY_HELP } from '../cli/option-fields.ts';
 import {
@@ -237,6 +238,15 @@ const ENTRIES: readonly Entry[] = [
       d.policy = text;
     },
   },
+  ...LINE_OPTIONS.map(
+    ({ name, value, help }): Entry => ({
+      ...{ name, ours: true, value, group: 'Services' },
+      help: `${help} passt's pasta does not have this option.`,
+      set: (d, text) => {
+        d.lineOptions = [...(d.lineOptions ?? []), [name, text]];
+      },
+    }),
+  ),
   { name: 'help', short: 'h', group: 'General', help: 'Print this text and exit.' },
   { name: 'version', group: 'General', help: 'Print the version and exit.' },
   {
@@ -267,12 +277,13 @@ const ENTRIES: readonly Entry[] = [
     value: 'BYTES',
     group: 'Addresses',
     help: 'MTU inside, also offered by DHCP and router advertisements. 0: keep that of the kernel and offer none.',
-    default: String(DEFAULT_MTU),
+    default: `${DEFAULT_MTU}; ${LINE_MTU} with an emulated line`,
     set: (d, text) => {
       const mtu = cNumber(text);
       if (mtu === undefined) throw new UsageError(`Invalid MTU: ${text}`);
       if (mtu > MAX_MTU) throw new UsageError(Message.mtuTooLarge(mtu, MAX_MTU));
       d.mtu = Number(mtu);
+      d.mtuWritten = true;
     },
   },
   {

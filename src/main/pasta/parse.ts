@@ -1,5 +1,7 @@
 /** Parses the command line of `pasta`, and checks what depends on several options. */
+
 import { getopt } from '../cli/getopt.ts';
+import { LINE_MTU, parseLineOptions } from '../cli/lines.ts';
 import { IPV4_MIN_MTU, IPV6_MIN_MTU, requireUtf8, UsageError } from '../cli/values.ts';
 import { type Draft, defaults, MAX_INT, type PastaConf, type PastaTarget } from './conf.ts';
 import { Message } from './messages.ts';
@@ -45,7 +47,7 @@ export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {})
   if (words.error !== undefined) return { kind: 'usage', error: words.error };
   const target = targetOf(draft, words.operands, env);
   resolveDependencies(draft, target);
-  const { prefixWritten, netmaskWritten, warnings, ...conf } = draft;
+  const { prefixWritten, netmaskWritten, mtuWritten, lineOptions, warnings, ...conf } = draft;
   const login = target.kind === 'command' && words.operands.length === 0;
   return { kind: 'go', conf, target, login, warnings };
 }
@@ -81,6 +83,13 @@ function resolveDependencies(draft: Draft, target: PastaTarget): void {
   // With a path and no --userns, only the network namespace is entered.
   if (target.kind === 'netns' && draft.userns === undefined) draft.netnsOnly = true;
   if (draft.configNet) draft.ra = false;
+  if (draft.lineOptions !== undefined) {
+    draft.shaping = parseLineOptions(draft.lineOptions);
+    const [name] = draft.lineOptions[0]!;
+    if (draft.fd !== undefined) throw new UsageError(`--${name} is incompatible with --fd`);
+    if (draft.spliceOnly) throw new UsageError(`--${name} is incompatible with --splice-only`);
+    if (draft.mtuWritten !== true) draft.mtu = LINE_MTU;
+  }
   if (draft.spliceOnly) {
     if (!draft.splice) throw new UsageError('--splice-only is incompatible with --no-splice');
     if (draft.fd !== undefined) throw new UsageError('--splice-only is incompatible with --fd');

@@ -31,7 +31,7 @@ import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { NetnsHere } from '../host/netns.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
-import { ownThreads, queueFds, tapQueues } from '../host/threads.ts';
+import { queueFds, queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
 import { forgetEnvironment } from '../process/callers-environment.ts';
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
@@ -135,7 +135,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.log = start.log.log;
     this.booted = start.booted;
     this.job = {
-      ...{ conf, sockets, tapQueues: tapQueues(ownThreads(), true) },
+      ...{ conf, sockets },
+      tapQueues: queuesOfLine(tapQueues(threadsOfLine(conf.shaping), true), conf.shaping),
       target: this.#path === undefined ? { kind: 'new' } : { kind: 'path', path: this.#path },
     };
     if (target.kind === 'command') {
@@ -253,7 +254,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       {
         ...{ engine, ports: this.#forwarder!.addedPorts(engine), addresses },
         ...(!conf.spliceOnly && { interfaceName }),
-        ...{ program: 'bucatini pasta', version, egress: this.#egress },
+        ...{ program: 'bucatini pasta', version, egress: this.#egress, shaping: conf.shaping },
       },
       { onError: (error) => this.log('warning', error.message) },
     );

@@ -1,7 +1,7 @@
 /** From options and the TAP to an engine plan. Reads the number of processors, otherwise pure. */
 import { DEFAULT_POLICY, type EnginePlan, type MulticastPlan } from '../../workers/engine-plan.ts';
 import { parseImpairment } from '../cli/impairment.ts';
-import { ownThreads, threadsAndPool } from '../host/threads.ts';
+import { threadsAndPool, threadsOfLine } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import type { SlirpTap } from './netns-setup.ts';
 import { gatewayMac, IPV6, networkAddresses } from './network.ts';
@@ -29,7 +29,7 @@ export function slirpEnginePlan(
   const { gateway, dns, dhcpBegin, guest } = networkAddresses(conf.network);
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
   return {
-    ...threadsAndPool(ownThreads(), made.tap),
+    ...threadsAndPool(threadsOfLine(conf.shaping), made.tap),
     addresses: {
       mtu: conf.mtu,
       mac: gatewayMac(gateway),
@@ -78,6 +78,7 @@ export function slirpEnginePlan(
     listenerCapacity,
     tap: made.tap,
     ...keys,
+    ...(conf.shaping && { shaping: conf.shaping }),
     ...(impairment && { impairment }),
     logLevel: 'warning',
     waitsForBegin: true,

@@ -4,7 +4,9 @@
  */
 import { ipv4Parse } from '../../proto/ipv4.ts';
 import { IFNAMSIZ } from '../../sys/constants.ts';
+import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
+import { LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import { fieldsOf } from '../cli/option-fields.ts';
 import { addressOf, MAX_MTU, named, requireUtf8, UsageError } from '../cli/values.ts';
@@ -42,6 +44,8 @@ export interface SlirpConf {
   readonly apiSocket?: string;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
+  /** Emulated lines; absent: none. */
+  readonly shaping?: ShapingPlan;
   readonly hostLoopback: boolean;
   readonly outbound4?: string;
   readonly outbound6?: string;
@@ -52,6 +56,7 @@ export interface SlirpConf {
 /** The options read so far, and texts that are checked when all have been read. */
 type Draft = { -readonly [K in keyof Omit<SlirpConf, 'target'>]: SlirpConf[K] } & {
   cidr?: string;
+  lineOptions?: readonly LineOption[];
   macText?: string;
   outbound4Text?: string;
   outbound6Text?: string;
@@ -74,7 +79,9 @@ export interface SlirpOption extends OptionShape {
 
 const { fixed, verbatim, parsed } = fieldsOf<Draft>();
 
-const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
+type Entry = Omit<SlirpOption, 'takesValue'>;
+
+const ENTRIES: readonly Entry[] = [
   {
     name: 'configure',
     short: 'c',
@@ -132,6 +139,15 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
       d.multicast = addMulticast(d.multicast, named('--multicast', text, parseMulticast));
     },
   },
+  ...LINE_OPTIONS.map(
+    ({ name, value, help }): Entry => ({
+      ...{ name, ours: true, value },
+      help: `${help} The original does not have this option.`,
+      set: (d, text) => {
+        d.lineOptions = [...(d.lineOptions ?? []), [name, text]];
+      },
+    }),
+  ),
   {
     name: 'cidr',
     value: 'CIDR',
@@ -293,7 +309,10 @@ export function parseSlirp(argv: readonly string[], program: string, host: Slirp
     if (draft.macText !== undefined) draft.mac = parseMac(draft.macText);
     const outbound4 = outboundAddress(draft.outbound4Text, 4, host);
     const outbound6 = outboundAddress(draft.outbound6Text, 6, host);
-    const { cidr, macText, outbound4Text, outbound6Text, netnsType, usernsPath, targetType, ...conf } = draft;
+    if (draft.lineOptions !== undefined) draft.shaping = parseLineOptions(draft.lineOptions);
+    const { cidr, macText, outbound4Text, outbound6Text, netnsType, usernsPath, targetType, ...given } =
+      draft;
+    const { lineOptions, ...conf } = given;
     const { warnings: _, ...rest } = conf;
     return {
       kind: 'go',

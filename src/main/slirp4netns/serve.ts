@@ -32,7 +32,7 @@ import { NetnsHere } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
-import { ownThreads, tapQueues } from '../host/threads.ts';
+import { queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
 import { descriptorOfPath } from '../process/inherited-descriptors.ts';
 import { holdOutputs, put } from '../process/output.ts';
 import { resolvers, slirpEnginePlan } from './engine-plan.ts';
@@ -81,7 +81,8 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
 
   constructor(conf: SlirpConf, booted: BootedThread, version: () => string) {
     this.booted = booted;
-    this.job = { conf, tapQueues: tapQueues(ownThreads(), true) };
+    const queues = tapQueues(threadsOfLine(conf.shaping), true);
+    this.job = { conf, tapQueues: queuesOfLine(queues, conf.shaping) };
     this.#conf = conf;
     this.#multicast = multicastPlan(conf.multicast);
     this.#version = version;
@@ -144,6 +145,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     this.#egress.started(engine);
     const api = await listen(this.#conf.apiSocket, {
       egress: this.#egress,
+      shaping: this.#conf.shaping,
       ...{ engine, ports: portsBeside(engine, []), addresses: this.#plan!.addresses },
       ...{ interfaceName: name, program: 'bucatini slirp4netns', version: this.#version() },
     });

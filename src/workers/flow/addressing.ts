@@ -167,6 +167,21 @@ export class Addressing {
     addressCopy(words, w, seen, V6_AT);
   }
 
+  /** Which of the three addresses in `seen` the guest has sent from, one bit each; the others are the plan's. */
+  get spoken(): number {
+    const { seen, guest } = this;
+    const v4 = seen[USES_IPV4] !== 0 || !addressEqual(seen, V4_AT, guest, V4_AT);
+    const v6 = seen[USES_IPV6] !== 0 || !addressEqual(seen, V6_AT, guest, V6_AT);
+    return (v4 ? 1 : 0) | (v6 ? 2 : 0) | (isZero(seen, LINK_LOCAL) ? 0 : 4);
+  }
+
+  /** Whether an address of four words is the guest's: the plan's, or one that was seen. */
+  isSeen(words: Uint32Array): boolean {
+    for (const at of [V4_AT, V6_AT])
+      if (addressEqual(words, 0, this.seen, at) || addressEqual(words, 0, this.guest, at)) return true;
+    return false;
+  }
+
   /**
    * Write the guest's address that a peer's connection is sent to into out[o..o+3]: one of the peer's family,
    * and of the peer's scope if the guest has one.

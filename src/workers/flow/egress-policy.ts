@@ -4,7 +4,7 @@
  * thread looks new flows up in it (EgressPolicy). A block is never changed: a new policy is a new block.
  *
  *   header | rules | port ranges | prefix lengths | prefix heads | prefixes | ports of prefixes |
- *   name heads | names | bytes of names | host addresses
+ *   name heads | names | bytes of names | host's prefixes
  *
  * Prefixes are found as in tuple space search (Srinivasan, Suri, Varghese, SIGCOMM 1999): for each prefix
  * length that a rule has, the masked address is looked up in a hash table. A prefix has, for each protocol,
@@ -18,7 +18,7 @@
  * name could otherwise open services of the host, or of a cloud's metadata address, by an answer of his
  * (DNS rebinding).
  */
-import { addressEqual, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
+import { isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import type { EgressNames } from './egress-names.ts';
 
 /** Protocols of a rule, as bits. dns: queries to our own forwarder. */
@@ -57,6 +57,9 @@ export interface EgressRules {
   readonly rules: readonly EgressRule[];
   readonly defaultAllow: boolean;
 }
+
+/** Of each prefix of the host's own: four address words, and the prefix length, of 128. */
+export const HOST_PREFIX_WORDS = 5;
 
 /** Most rules of a policy, and most prefixes and names of all rules. */
 export const MAX_EGRESS_RULES = 65_536;
@@ -275,13 +278,13 @@ function leadsSomewhere(target: EgressTarget, allow: boolean): boolean {
 
 /**
  * Compile rules.
- * @param hostAddresses  addresses of the host, four words each, IPv4 as v4-mapped: for the word `host`
+ * @param hostPrefixes  addresses of the host, HOST_PREFIX_WORDS each, IPv4 as v4-mapped: for the word `host`
  * @returns the block, for EgressPolicy
  * @throws RangeError if there are more than MAX_EGRESS_RULES or MAX_EGRESS_TARGETS
  */
 export function compileEgress(
   { rules, defaultAllow }: EgressRules,
-  hostAddresses: Uint32Array = new Uint32Array(0),
+  hostPrefixes: Uint32Array = new Uint32Array(0),
 ): SharedArrayBuffer {
   if (rules.length > MAX_EGRESS_RULES) throw new RangeError(`more than ${MAX_EGRESS_RULES} rules`);
   const prefixes = new Map<string, PrefixGroup>();
@@ -356,8 +359,8 @@ export function compileEgress(
   header[NAME_HEADS_MASK] = nameHeads - 1;
   header[NAMES_AT] = place(names.length * NAME_WORDS);
   header[NAME_BYTES_AT] = 4 * place(Math.ceil(nameBytes / 4));
-  header[HOST_AT] = place(hostAddresses.length);
-  header[HOSTS] = hostAddresses.length >>> 2;
+  header[HOST_AT] = place(hostPrefixes.length);
+  header[HOSTS] = hostPrefixes.length / HOST_PREFIX_WORDS;
 
   const block = new SharedArrayBuffer(4 * end);
   const u32 = new Uint32Array(block);
@@ -366,7 +369,7 @@ export function compileEgress(
   u32.set(ruleWords, header[RULES_AT]);
   u32.set(ranges, header[PORTS_AT]);
   u32.set(lengths, header[LENGTHS_AT]);
-  u32.set(hostAddresses, header[HOST_AT]);
+  u32.set(hostPrefixes, header[HOST_AT]);
   // Chains of names are in the order of the rules: each new element goes to the end of its chain.
   const tails = new Map<number, number>();
   const chain = (headAt: number, index: number, nextAt: number): void => {
@@ -452,9 +455,15 @@ export class EgressPolicy {
 
   /** Whether an address is one of the host's own. */
   isHostAddress(words: Uint32Array, w: number): boolean {
-    const at = this.#u32[HOST_AT]!;
-    for (let i = 0; i < this.#u32[HOSTS]!; i++)
-      if (addressEqual(words, w, this.#u32, at + 4 * i)) return true;
+    const u32 = this.#u32;
+    const first = u32[HOST_AT]!;
+    const end = first + HOST_PREFIX_WORDS * u32[HOSTS]!;
+    for (let at = first; at < end; at += HOST_PREFIX_WORDS) {
+      const bits = u32[at + 4]!;
+      let i = 0;
+      while (i < 4 && ((words[w + i]! ^ u32[at + i]!) & maskWord(bits, i)) === 0) i++;
+      if (i === 4) return true;
+    }
     return false;
   }
 

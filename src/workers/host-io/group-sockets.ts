@@ -101,6 +101,7 @@ const BATCH = 64;
 /** Most datagrams to the guest in a second, and at once. */
 const RATE = 20_000;
 const BURST = 5_000;
+const RATE_TEXT = `multicast: more than ${RATE} datagrams a second for the guest: the rest is lost`;
 const SOCKET_BUFFER_BYTES = 1 << 20;
 const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
 /**
@@ -537,8 +538,7 @@ export class GroupSockets implements SocketModule {
       return true;
     }
     dropDatagrams(ctx.counters, StageDrop.groupRate, 1);
-    const text = `multicast: more than ${RATE} datagrams a second for the guest: the rest is lost`;
-    ctx.notices.tell(Notice.groupRate, 'warning', text);
+    ctx.notices.tell(Notice.groupRate, 'warning', RATE_TEXT);
     return false;
   }
 }

@@ -12,10 +12,15 @@
  * Linux calls CHECKSUM_PARTIAL). With a vnet header the guest's kernel accepts that, without one this module
  * completes the checksum.
  */
-import { writeU16 } from '../../proto/be.ts';
+import { addressRead, addressSetIpv4 } from '../../proto/address.ts';
+import { ARP_TARGET_MAC } from '../../proto/arp.ts';
+import { readU16, readU32, writeU16 } from '../../proto/be.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
-import { ETH_BYTES, etherWrite } from '../../proto/ethernet.ts';
-import { UDP_CHECKSUM, udpFinishSum } from '../../proto/udp.ts';
+import { DHCP_CLIENT_MAC, DHCP_CLIENT_PORT, DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
+import { ETH_BYTES, EtherType, etherWrite, groupMac, MAC_BYTES } from '../../proto/ethernet.ts';
+import { IPV4_DST, IPV4_MIN_BYTES, IpProtocol, ipv4Protocol } from '../../proto/ipv4.ts';
+import { IPV6_DST } from '../../proto/ipv6.ts';
+import { UDP_BYTES, UDP_CHECKSUM, udpFinishSum } from '../../proto/udp.ts';
 import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, HEADROOM_BYTES } from '../../ring/pool.ts';
@@ -27,8 +32,10 @@ import type { ImpairmentPlan } from '../engine-plan.ts';
 import type { Lines } from '../shaping/lines.ts';
 import { EgressFrame } from './egress-frame.ts';
 import { FrameRoom } from './frame-room.ts';
+import type { GuestNeighbours } from './guest-neighbours.ts';
 import { Impairment } from './impairment.ts';
 import type { PcapWriter } from './pcap.ts';
+import { WaitingForMac } from './waiting-for-mac.ts';
 
 /** IEEE 802.3 section 3.2.7, without the frame check sequence: what Linux calls ETH_ZLEN. */
 const ETH_MIN_FRAME_BYTES = 60;
@@ -52,6 +59,10 @@ export interface GuestLinkOptions {
   readonly counters: Float64Array;
   readonly mac: Uint8Array;
   readonly guestMac: Uint8Array;
+  readonly neighbours: GuestNeighbours;
+  /** Our addresses, with which MACs are asked for: IPv4 as u32, link-local four words. */
+  readonly ipv4?: number;
+  readonly linkLocal?: Uint32Array;
   readonly impairment?: ImpairmentPlan | undefined;
   readonly pcap?: PcapWriter | undefined;
   /** Emulated lines to the guest: frames go to them, and not to the TAP. Only without a virtio header. */
@@ -83,6 +94,11 @@ export class GuestLink {
   readonly #room: FrameRoom | null;
   /** Where frames go: `guestMac`, or what sendTo() has set. */
   #destination: Uint8Array;
+  readonly #neighbours: GuestNeighbours;
+  /** Frames to addresses whose MAC is not known yet. */
+  readonly waiting: WaitingForMac;
+  readonly #lookedUp = new Uint8Array(MAC_BYTES);
+  readonly #address = new Uint32Array(4);
   readonly #lines: Lines | null;
   readonly #zeros = new NativeBuffer(ETH_MIN_FRAME_BYTES);
   /** Number of pieces after the first one, in #iov from its second entry on. */
@@ -96,6 +112,20 @@ export class GuestLink {
     this.mac = o.mac;
     this.guestMac = o.guestMac;
     this.#destination = o.guestMac;
+    this.#neighbours = o.neighbours;
+    this.waiting = new WaitingForMac({
+      mac: o.mac,
+      ipv4: o.ipv4 ?? 0,
+      linkLocal: o.linkLocal ?? new Uint32Array(4),
+      vnetBytes: o.vnetHdrBytes,
+      neighbours: o.neighbours,
+      guestMac: o.guestMac,
+      write: (address, bytes) => {
+        write(this.#fd, address, bytes);
+        this.#counters[Counter.tapWrites]!++;
+      },
+      nowMs: () => performance.now(),
+    });
     this.hasVnet = o.vnetHdrBytes === 12;
     this.uso = o.uso && this.hasVnet;
     this.bigTcp = o.bigTcp && this.hasVnet;
@@ -121,7 +151,13 @@ export class GuestLink {
     const pieces = this.#pieces;
     this.#pieces = 0;
     const ethAt = f.at - ETH_BYTES;
-    etherWrite(this.#u8, ethAt, this.#destination, this.mac, f.etherType);
+    let destination = this.#destination;
+    let waits = false;
+    if (this.#neighbours.inUse && destination === this.guestMac) {
+      destination = this.#lookUp(f);
+      waits = destination === this.guestMac && this.#neighbours.isUnknown;
+    }
+    etherWrite(this.#u8, ethAt, destination, this.mac, f.etherType);
     let at = ethAt;
     let frontBytes = ETH_BYTES + bytes;
     if (this.hasVnet) {
@@ -134,6 +170,7 @@ export class GuestLink {
       this.#counters[Counter.lostToGuest]!++;
       return 0;
     }
+    if (waits && moreBytes === 0 && this.waiting.keep(this.#address, this.#u8, at, frontBytes)) return 0;
     if (this.#lines !== null) return this.#toLine(this.#lines, at, frontBytes, pieces, moreBytes);
     const r = this.#write(at, frontBytes, pieces, moreBytes);
     this.#counters[Counter.tapWrites]!++;
@@ -150,6 +187,46 @@ export class GuestLink {
   /** Send frames to this Ethernet address from now on. @param mac  six bytes, borrowed; null: the guest's */
   sendTo(mac: Uint8Array | null): void {
     this.#destination = mac ?? this.guestMac;
+  }
+
+  /** The MAC of the address to which a complete packet goes, where there are several; borrowed. */
+  #lookUp(f: EgressFrame): Uint8Array {
+    const u8 = this.#u8;
+    const { at } = f;
+    const mac = this.#lookedUp;
+    const address = this.#address;
+    if (f.etherType === EtherType.arp) return this.#copyMac(at + ARP_TARGET_MAC);
+    if (f.etherType === EtherType.ipv6) {
+      addressRead(u8, at + IPV6_DST, address, 0);
+      if (address[0]! >>> 24 === 0xff) {
+        groupMac(address, 0, mac);
+        return mac;
+      }
+    } else {
+      const udpAt = at + IPV4_MIN_BYTES;
+      // The client has no address yet.
+      if (
+        ipv4Protocol(u8, at) === IpProtocol.udp &&
+        readU16(u8, udpAt) === DHCP_SERVER_PORT &&
+        readU16(u8, udpAt + 2) === DHCP_CLIENT_PORT
+      )
+        return this.#copyMac(udpAt + UDP_BYTES + DHCP_CLIENT_MAC);
+      const dst = readU32(u8, at + IPV4_DST);
+      addressSetIpv4(address, 0, dst);
+      if (dst >>> 28 >= 14) {
+        groupMac(address, 0, mac);
+        return mac;
+      }
+    }
+    if (this.#neighbours.macOf(address, 0, mac)) return mac;
+    // The first MAC is a guess; the answer will say, and whoever sends will send again.
+    this.waiting.ask(address);
+    return this.guestMac;
+  }
+
+  #copyMac(at: number): Uint8Array {
+    for (let i = 0; i < MAC_BYTES; i++) this.#lookedUp[i] = this.#u8[at + i]!;
+    return this.#lookedUp;
   }
 
   /**

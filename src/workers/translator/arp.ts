@@ -10,6 +10,7 @@
 import { addressSetIpv4 } from '../../proto/address.ts';
 import {
   ARP_BYTES,
+  ARP_SENDER_MAC,
   ArpOp,
   arpCheck,
   arpOp,
@@ -17,7 +18,7 @@ import {
   arpSenderIp,
   arpTargetIp,
 } from '../../proto/arp.ts';
-import { EtherType } from '../../proto/ethernet.ts';
+import { EtherType, MAC_BYTES } from '../../proto/ethernet.ts';
 import type { ShardContext } from './context.ts';
 
 const target = new Uint32Array(4);
@@ -42,7 +43,10 @@ export function handleArp(ctx: ShardContext, at: number, bytes: number): void {
   // No host has such an address: 0.0.0.0/8, 127.0.0.0/8, and from 224.0.0.0 on, broadcast included.
   const top = targetIp >>> 24;
   if (top === 0 || top === 127 || top >= 224) return;
-  arpReplyWrite(ctx.u8, guest.scratchAt, guest.mac, targetIp, guest.guestMac, senderIp);
+  addressSetIpv4(target, 0, targetIp);
+  if (ctx.neighbours.has(target, 0)) return;
+  const asker = ctx.u8.slice(at + ARP_SENDER_MAC, at + ARP_SENDER_MAC + MAC_BYTES);
+  arpReplyWrite(ctx.u8, guest.scratchAt, guest.mac, targetIp, asker, senderIp);
   guest.frame.beginPacket(EtherType.arp, guest.scratchAt, ARP_BYTES);
   guest.send(guest.frame);
 }

@@ -12,6 +12,7 @@ import type { GroupRules } from '../flow/group-rules.ts';
 import type { ShardFlows } from '../flow/shard-flows.ts';
 import type { TimerWheel } from '../flow/timer-wheel.ts';
 import type { GuestLink } from '../tap/guest-link.ts';
+import type { GuestNeighbours } from '../tap/guest-neighbours.ts';
 import type { Notices } from '../thread/notices.ts';
 
 /** How many timers a flow has; a timer's id is flow * TIMER_KINDS + TimerKind. */
@@ -35,6 +36,8 @@ export interface ShardContext {
   readonly timers: TimerWheel;
   readonly toHost: RingProducer;
   readonly guest: GuestLink;
+  /** Which MAC has which of the guest's addresses. */
+  readonly neighbours: GuestNeighbours;
   /** Monotonic milliseconds of this poll round. */
   now: number;
   /** Give a received frame's slots back to the reader; either or both may be NO_SLOT. */

@@ -76,8 +76,9 @@ const TELL_GAP_MS = 50;
 interface Group {
   readonly words: Uint32Array;
   isInclude: boolean;
-  /** Four words each. */
-  sources: number[];
+  /** Four words each, `sourceWords` in all. */
+  readonly sources: Uint32Array;
+  sourceWords: number;
   /** host-io does not know the filter yet, or is to try again; when it was told last. */
   isDue: boolean;
   toldMs: number;
@@ -91,6 +92,7 @@ interface Group {
 }
 
 const NO_GROUP = new Uint32Array(4);
+const MAX_SOURCE_WORDS = 4 * MAX_SOURCES;
 
 export class GroupMembership {
   readonly #ctx: ShardContext;
@@ -100,6 +102,9 @@ export class GroupMembership {
   readonly #source = new Uint32Array(4);
   readonly #peer = new Uint32Array(4);
   readonly #group = new Uint32Array(4);
+  /** Sources of the group that a report is about, and their words. */
+  readonly #sources = new Uint32Array(MAX_SOURCE_WORDS);
+  #sourceWords = 0;
   readonly #mac = new Uint8Array(MAC_BYTES);
   /** When the next general query is due, and how many were sent. */
   #queryMs = 0;
@@ -172,72 +177,98 @@ export class GroupMembership {
    * @param at  record with the sources, if there are any
    */
   #report(words: Uint32Array, type: number, at: number, addressBytes: 4 | 16, sources: number): void {
-    const found = this.#groups.find((g) => addressEqual(g.words, 0, words, 0));
+    const found = this.#find(words);
     const { isInclude, toInclude, isExclude, toExclude, allowNew, blockOld } = GroupRecord;
     const wasInclude = found?.isInclude ?? true;
-    let list: number[];
     let include = wasInclude;
+    this.#sourceWords = 0;
     switch (type) {
       case isInclude:
       case toInclude:
       case isExclude:
       case toExclude:
         include = type === isInclude || type === toInclude;
-        list = this.#listed([], at, addressBytes, sources);
+        this.#add(at, addressBytes, sources);
         break;
       case allowNew:
       case blockOld:
+        if (found !== undefined) {
+          this.#sources.set(found.sources);
+          this.#sourceWords = found.sourceWords;
+        }
         // In a list of sources to hear, allowed ones are added and blocked ones removed; else the reverse.
-        list = found?.sources ?? [];
-        list =
-          (type === allowNew) === wasInclude
-            ? this.#listed(list, at, addressBytes, sources)
-            : this.#without(list, at, addressBytes, sources);
+        if ((type === allowNew) === wasInclude) this.#add(at, addressBytes, sources);
+        else this.#remove(at, addressBytes, sources);
         break;
       default:
         return; // RFC 3376 section 4.2.12: unknown types are ignored
     }
-    const leaves = include && list.length === 0;
+    const leaves = include && this.#sourceWords === 0;
     if (found === undefined) {
-      if (!leaves) this.#join(words, include, list);
+      if (!leaves) this.#join(words, include);
     } else if (leaves) this.#leave(found);
-    else this.#keep(found, include, list);
+    else this.#keep(found, include);
   }
 
-  /** `before` and the sources of a record, each once, up to MAX_SOURCES: those beyond are ignored. */
-  #listed(before: readonly number[], at: number, addressBytes: 4 | 16, sources: number): number[] {
-    const list = [...before];
-    for (let i = 1; i <= sources && list.length < MAX_SOURCES * 4; i++) {
+  // A hostile guest can send as many reports as it likes: what follows allocates nothing, except for a group
+  // that is joined.
+
+  #find(words: Uint32Array): Group | undefined {
+    for (let i = 0; i < this.#groups.length; i++)
+      if (addressEqual(this.#groups[i]!.words, 0, words, 0)) return this.#groups[i];
+    return undefined;
+  }
+
+  /** Add the sources of a record to #sources, each once, up to MAX_SOURCES: those beyond are ignored. */
+  #add(at: number, addressBytes: 4 | 16, sources: number): void {
+    for (let i = 1; i <= sources && this.#sourceWords < MAX_SOURCE_WORDS; i++) {
       groupRecordAddress(this.#ctx.u8, at, addressBytes, i, this.#source, 0);
-      if (indexOfSource(list, this.#source) < 0) list.push(...this.#source);
+      if (this.#indexOfSource() >= 0) continue;
+      addressCopy(this.#source, 0, this.#sources, this.#sourceWords);
+      this.#sourceWords += 4;
     }
-    return list;
   }
 
-  #without(before: readonly number[], at: number, addressBytes: 4 | 16, sources: number): number[] {
-    const list = [...before];
+  #remove(at: number, addressBytes: 4 | 16, sources: number): void {
     for (let i = 1; i <= sources; i++) {
       groupRecordAddress(this.#ctx.u8, at, addressBytes, i, this.#source, 0);
-      const index = indexOfSource(list, this.#source);
-      if (index >= 0) list.splice(index, 4);
+      const index = this.#indexOfSource();
+      if (index < 0) continue;
+      this.#sources.copyWithin(index, index + 4, this.#sourceWords);
+      this.#sourceWords -= 4;
     }
-    return list;
   }
 
-  #join(words: Uint32Array, include: boolean, sources: number[]): void {
+  /** @returns index of #source's first word in #sources, or -1 */
+  #indexOfSource(): number {
+    for (let i = 0; i < this.#sourceWords; i += 4)
+      if (addressEqual(this.#sources, i, this.#source, 0)) return i;
+    return -1;
+  }
+
+  /** Groups of a family. */
+  #count(isV4: boolean): number {
+    let count = 0;
+    for (let i = 0; i < this.#groups.length; i++) if (isV4Mapped(this.#groups[i]!.words, 0) === isV4) count++;
+    return count;
+  }
+
+  #join(words: Uint32Array, include: boolean): void {
     if (!this.#rules.mayJoin(words, 0)) return;
-    const isV4 = isV4Mapped(words, 0);
     const { maxGroups } = this.#rules;
-    if (this.#groups.filter((g) => isV4Mapped(g.words, 0) === isV4).length >= maxGroups) {
-      this.#ctx.counters[Counter.groupsRefused]!++;
+    if (this.#count(isV4Mapped(words, 0)) >= maxGroups) {
+      const { counters, notices } = this.#ctx;
+      counters[Counter.groupsRefused]!++;
+      if (!notices.isDue(Notice.groupsFull)) return;
       const text = `multicast: the guest is a member of ${maxGroups} groups; further groups are not joined`;
-      this.#ctx.notices.tell(Notice.groupsFull, 'warning', text);
+      notices.tell(Notice.groupsFull, 'warning', text);
       return;
     }
     const group: Group = {
       words: Uint32Array.from(words),
       isInclude: include,
-      sources,
+      sources: this.#sources.slice(),
+      sourceWords: this.#sourceWords,
       isDue: true,
       toldMs: Number.NEGATIVE_INFINITY,
       endsMs: this.#ctx.now + MEMBERSHIP_MS,
@@ -249,9 +280,10 @@ export class GroupMembership {
     this.#tellWhenDue(group);
   }
 
-  #keep(group: Group, include: boolean, sources: number[]): void {
+  #keep(group: Group, include: boolean): void {
     group.isInclude = include;
-    group.sources = sources;
+    group.sources.set(this.#sources);
+    group.sourceWords = this.#sourceWords;
     group.endsMs = this.#ctx.now + MEMBERSHIP_MS;
     group.queries = 0;
     // A report without a change is passed on too: where host-io failed to join, it tries again.
@@ -282,9 +314,8 @@ export class GroupMembership {
   /** Pass the group's filter on to host-io. */
   #tell(group: Group): void {
     const { toHost } = this.#ctx;
-    const { words, isInclude } = group;
-    const sources = Uint32Array.from(group.sources);
-    const count = sources.length >> 2;
+    const { words, isInclude, sources } = group;
+    const count = group.sourceWords >> 2;
     if (count === 0) groupWrite(toHost, isInclude, 0, 0, words, 0, NO_GROUP, 0);
     for (let i = 0; i < count; i++) groupWrite(toHost, isInclude, count, i, words, 0, sources, i * 4);
   }
@@ -393,10 +424,3 @@ export class GroupMembership {
 
 const ALL_HOSTS4 = Uint32Array.of(0, 0, 0xffff, 0xe000_0001);
 const ALL_NODES6 = Uint32Array.of(0xff020000, 0, 0, 1);
-
-/** @returns index of the first word, or -1 */
-function indexOfSource(list: readonly number[], source: Uint32Array): number {
-  for (let i = 0; i < list.length; i += 4)
-    if (list.slice(i, i + 4).every((word, k) => word === source[k])) return i;
-  return -1;
-}

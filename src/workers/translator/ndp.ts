@@ -92,11 +92,14 @@ function solicitation(ctx: ShardContext, p: Packet): void {
     ctx.drop(Drop.ndpTarget);
     return;
   }
-  if (addressEqual(target, 0, addressing.guest, V6_AT) || addressEqual(target, 0, p.addr, 0)) return;
   const ours = addressing.isOurs(target, 0, 6);
   // Source :: means duplicate address detection for an address that the guest is about to take (RFC 4862
-  // section 5.4).
+  // section 5.4). It may say no more than that, and can be connected to from then on.
   const isProbe = isUnspecified(p.addr, 0);
+  if (isProbe && !ours && !ctx.neighbours.inUse) addressing.learnGuestAddress6(target, 0);
+  if (addressEqual(target, 0, addressing.guest, V6_AT) || addressEqual(target, 0, p.addr, 0)) return;
+  // Another neighbour inside answers itself.
+  if (ctx.neighbours.has(target, 0)) return;
   if ((isProbe || ctx.plan.policy.arp === 'ours') && !ours) return;
   const flags = NdpNaFlag.router | NdpNaFlag.override | (isProbe ? 0 : NdpNaFlag.solicited);
   const ipAt = guest.scratchAt;

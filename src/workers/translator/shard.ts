@@ -8,8 +8,9 @@
  */
 
 import { addressRead, addressSetIpv4, isLoopback, isMulticast, isV4Mapped } from '../../proto/address.ts';
+import { arpCheck, arpSenderIp } from '../../proto/arp.ts';
 import { Drop } from '../../proto/drop.ts';
-import { ETH_BYTES, EtherType, etherType } from '../../proto/ethernet.ts';
+import { ETH_BYTES, ETH_SRC, EtherType, etherType } from '../../proto/ethernet.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
 import {
   IpProtocol,
@@ -36,7 +37,7 @@ import {
   ipv6Upper,
 } from '../../proto/ipv6.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
-import { BUCKETS } from '../../ring/layout.ts';
+import { BUCKETS, NEIGHBOUR_WORDS } from '../../ring/layout.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { EgressPlan, HostChange, TapEnginePlan } from '../engine-plan.ts';
@@ -72,6 +73,7 @@ import {
 } from '../link/to-shard.ts';
 import type { Lines } from '../shaping/lines.ts';
 import { GuestLink } from '../tap/guest-link.ts';
+import { GuestNeighbours } from '../tap/guest-neighbours.ts';
 import type { PcapWriter } from '../tap/pcap.ts';
 import { Notice, type Notices } from '../thread/notices.ts';
 import type { Carried, Stage } from '../thread/stage.ts';
@@ -105,6 +107,8 @@ export interface ShardOptions {
    * address writes it.
    */
   readonly guestMac: Uint8Array;
+  /** Words of GuestNeighbours, shared by all shards. */
+  readonly neighbours?: Uint32Array | undefined;
   /** Addressing.seen, shared by all shards. */
   readonly seen?: Uint32Array | undefined;
   /** Descriptor of the TAP, or of the lane's queue. */
@@ -142,6 +146,8 @@ export class Shard implements Stage, FlowSource {
   /** Free ids at the last #tellRoom(). */
   #toldFree = -1;
   readonly #upper = new Int32Array(IPV6_OUT_WORDS);
+  /** Where the frame's sender stands whose address is still to be learnt with its MAC; -1: nothing to learn. */
+  #macAt = -1;
   /** By reader: a flow of its lane, of which not all parts may be here yet. */
   readonly #moved: readonly FlowState[];
   readonly #packet: Packet = {
@@ -172,6 +178,10 @@ export class Shard implements Stage, FlowSource {
     this.#moved = options.fromReaders.map(() => new FlowState());
     const addressing = new Addressing(plan.addresses, plan.policy, options.seen);
     const fullText = `flow table of shard ${options.shard} is full (${plan.pool.flows}): new flows wait, or old unanswered ones give way`;
+    const neighbours = new GuestNeighbours(
+      options.neighbours ?? new Uint32Array(NEIGHBOUR_WORDS),
+      options.guestMac,
+    );
     const ctx: ShardContext = {
       shard: options.shard,
       plan,
@@ -195,10 +205,14 @@ export class Shard implements Stage, FlowSource {
         counters,
         mac: addressing.mac,
         guestMac: options.guestMac,
+        neighbours,
+        ipv4: addressing.gateway[3]!,
+        linkLocal: addressing.linkLocal,
         impairment: plan.impairment,
         pcap: options.pcap,
         lines: options.lines,
       }),
+      neighbours,
       now: performance.now(),
       freeReaderSlots: (slotA, slotB) => {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
@@ -351,6 +365,7 @@ export class Shard implements Stage, FlowSource {
     ctx.timers.advance(now, this.#fire);
     if (now >= this.#nextRa) this.#advertise(now);
     this.#groups?.poll(now);
+    if (!ctx.guest.waiting.isEmpty) ctx.guest.waiting.send();
     work += this.#tcp.flush();
     this.#tellRoom();
     this.#o.toHost.flush();
@@ -527,24 +542,53 @@ export class Shard implements Stage, FlowSource {
     const slotAt = this.#ctx.pool.slotAt(p.slotA);
     const ethAt = slotAt + frameAt;
     const inA = Math.min(frameBytes, this.#ctx.pool.slotBytes(p.slotA) - frameAt);
-    this.#learnMac(ethAt + 6);
+    this.#macAt = this.#unknownSender(ethAt + ETH_SRC);
     const ipAt = ethAt + ETH_BYTES;
     p.ipAt = ipAt;
     const bytes = frameBytes - ETH_BYTES;
     const type = etherType(u8, ethAt);
     if (type === EtherType.ipv4) return this.#onIpv4(p, bytes, inA - ETH_BYTES);
     if (type === EtherType.ipv6) return this.#onIpv6(p, bytes, inA - ETH_BYTES);
-    if (type === EtherType.arp) handleArp(this.#ctx, ipAt, Math.min(bytes, inA - ETH_BYTES));
+    if (type === EtherType.arp) this.#onArp(ipAt, Math.min(bytes, inA - ETH_BYTES));
     else this.#ctx.drop(type === EtherType.vlan ? Drop.vlan : Drop.ethType);
     packetFree(this.#ctx, p);
   }
 
-  #learnMac(at: number): void {
+  #onArp(at: number, bytes: number): void {
+    if (this.#ctx.addressing.ipv4 && arpCheck(this.#u8, at, bytes) === 0) {
+      const { addr } = this.#packet;
+      const sender = arpSenderIp(this.#u8, at);
+      addressSetIpv4(addr, 0, sender);
+      const isGuest = this.#macAt < 0 || this.#learnSender(addr);
+      // A guest that only asks for neighbours so far can be connected to.
+      if (isGuest && sender >>> 24 !== 127 && sender >>> 29 !== 7)
+        this.#ctx.addressing.learnGuestAddress4(sender);
+    }
+    handleArp(this.#ctx, at, bytes);
+  }
+
+  /** @returns whether the sender is the guest itself, that is, its first MAC */
+  #learnSender(address: Uint32Array): boolean {
+    const { neighbours, addressing, guest } = this.#ctx;
+    neighbours.learn(address, 0, this.#u8, this.#macAt, addressing.seen, addressing.spoken);
+    if (!neighbours.inUse) return true;
+    const at = this.#macAt;
+    for (let i = 0; i < 6; i++) if (guest.guestMac[i] !== this.#u8[at + i]) return addressing.isSeen(address);
+    return true;
+  }
+
+  /**
+   * Whether a frame's sender has to be learnt: one that is not the guest's one MAC, and any while several are
+   * known.
+   * @returns `at`, or -1
+   */
+  #unknownSender(at: number): number {
     const mac = this.#o.guestMac;
     const u8 = this.#u8;
     // The group bit is set: not the address of an interface.
-    if (u8[at]! & 1) return;
-    for (let i = 0; i < 6; i++) if (mac[i] !== u8[at + i]) mac[i] = u8[at + i]!;
+    if (u8[at]! & 1) return -1;
+    for (let i = 0; i < 6; i++) if (mac[i] !== u8[at + i]) return at;
+    return this.#ctx.neighbours.inUse ? at : -1;
   }
 
   #onIpv4(p: Packet, bytes: number, inA: number): void {
@@ -571,7 +615,7 @@ export class Shard implements Stage, FlowSource {
     addressSetIpv4(a, 4, ipv4Dst(u8, ipAt));
     // 127/8 and 224/3 (multicast, reserved, broadcast) are no valid source. 0.0.0.0 is one for DHCP only.
     if (src >>> 24 === 127 || src >>> 29 === 7) return packetDiscard(ctx, p, StageDrop.ipSource);
-    ctx.addressing.learnGuestAddress4(src);
+    if (this.#macAt < 0 || this.#learnSender(a)) ctx.addressing.learnGuestAddress4(src);
     switch (p.proto) {
       case IpProtocol.tcp:
         if (!ctx.plan.policy.tcp) return packetDiscard(ctx, p, StageDrop.switchedOff);
@@ -623,7 +667,7 @@ export class Shard implements Stage, FlowSource {
     // 2.5.5.2).
     if (isV4Mapped(a, 0) || isMulticast(a, 0) || isLoopback(a, 0))
       return packetDiscard(ctx, p, StageDrop.ipSource);
-    ctx.addressing.learnGuestAddress6(a, 0);
+    if (this.#macAt < 0 || this.#learnSender(a)) ctx.addressing.learnGuestAddress6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
         if (!ctx.plan.policy.tcp) return packetDiscard(ctx, p, StageDrop.switchedOff);

@@ -1,6 +1,6 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
-import { HOST, link, plan, route } from './host-dump.ts';
+import { address, HOST, link, plan, route } from './host-dump.ts';
 
 describe('the plan of pasta', () => {
   it('no options: a copy of the interface of the first default route', () => {
@@ -59,6 +59,29 @@ describe('the plan of pasta', () => {
     expect(near.gateways).toEqual([{ family: 4, gateway: '192.0.2.1', onLink: false }]);
     expect(plan('-g 192.0.2.1').inside.gateways).toEqual([{ family: 4, gateway: '192.0.2.1', onLink: true }]);
     expect(plan('-g fe80::9').inside.gateways).toEqual([{ family: 6, gateway: 'fe80::9', onLink: false }]);
+  });
+
+  it("the kernel's route to the internet is in another table: its interface is the template", () => {
+    const wg0 = { linkIndex: 3, source: '10.8.0.2', isMain: false };
+    const tunnel = plan('-4', { ...HOST, chosen: { 4: wg0 } });
+    expect(tunnel.interfaceName).toBe('wg0');
+    expect(tunnel.addresses.ipv4).toMatchObject({ guest: '10.8.0.2', gateway: '169.254.2.2' });
+    expect(tunnel.inside.routes.map((r) => r.dst)).toEqual(['10.8.0.0']);
+    expect(tunnel.inside.gateways).toEqual([{ family: 4, gateway: '169.254.2.2', onLink: true }]);
+    expect(tunnel.hasGateway4).toBe(true);
+    // In the main table the route itself is copied.
+    const main = plan('-4', { ...HOST, chosen: { 4: { linkIndex: 2, source: '10.77.0.9', isMain: true } } });
+    expect(main.addresses.ipv4).toMatchObject({ guest: '10.77.0.1', gateway: '10.77.0.254' });
+    expect(main.inside.gateways).toEqual([]);
+    // An interface without address cannot be the template.
+    const bare = plan('-4', { ...HOST, chosen: { 4: { linkIndex: 9, isMain: false } } });
+    expect(bare.interfaceName).toBe('eth0');
+  });
+
+  it('IPv6 addresses of several kinds: the one that the kernel takes as source', () => {
+    const addresses = [...HOST.addresses, address(2, '2001:db8::5/64')];
+    const way = { linkIndex: 2, source: '2001:db8::5', isMain: true };
+    expect(plan('-6', { ...HOST, addresses, chosen: { 6: way } }).addresses.ipv6?.guest).toBe('2001:db8::5');
   });
 
   it('a host without network: local mode with a default route', () => {

@@ -10,6 +10,7 @@
 
 import { addressParse, isV4Mapped } from '../../../src/proto/address.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE } from '../../../src/ring/counters.ts';
+import { NEIGHBOUR_WORDS } from '../../../src/ring/layout.ts';
 import {
   type FramePool,
   NO_SLOT,
@@ -46,6 +47,7 @@ import { ToShard } from '../../../src/workers/link/to-shard.ts';
 import type { SlotShares } from '../../../src/workers/placement.ts';
 import type { EgressFrame } from '../../../src/workers/tap/egress-frame.ts';
 import { GuestLink } from '../../../src/workers/tap/guest-link.ts';
+import { GuestNeighbours } from '../../../src/workers/tap/guest-neighbours.ts';
 import { Notices } from '../../../src/workers/thread/notices.ts';
 import { type ShardContext, TIMER_KINDS } from '../../../src/workers/translator/context.ts';
 import type { Packet } from '../../../src/workers/translator/packet.ts';
@@ -293,6 +295,8 @@ export class SimEngine implements Simulated {
       wake: () => this.#planPoll(),
     });
     const addressing = new Addressing(this.plan.addresses, this.plan.policy);
+    const guestMac = Uint8Array.of(2, 0, 0, 0, 0, 0x67);
+    const neighbours = new GuestNeighbours(new Uint32Array(NEIGHBOUR_WORDS), guestMac);
     this.ctx = {
       shard: 0,
       plan: this.plan,
@@ -316,11 +320,13 @@ export class SimEngine implements Simulated {
           scratchSlot,
           counters: this.counters,
           mac: addressing.mac,
-          guestMac: Uint8Array.of(2, 0, 0, 0, 0, 0x67),
+          guestMac,
+          neighbours,
         },
         this.#fds[1],
         o.onFrame,
       ),
+      neighbours,
       now: o.clock.now,
       freeReaderSlots: (slotA, slotB) => {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
