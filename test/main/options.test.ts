@@ -233,7 +233,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     bad: [
       [['no-such-file'], 'nor a file that can be read: No such file'],
       [['speed=9'], 'no such setting'],
-      [['toString'], 'nor a file that can be read: ENOENT'],
+      [['toString'], 'nor a file that can be read: No such file'],
       [['constructor=9'], 'no such setting'],
       [['seed=x'], 'not a whole number'],
       [['max-packet=12'], 'smaller than 68'],
