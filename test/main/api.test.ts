@@ -147,7 +147,7 @@ describe('slirp4netns requests', () => {
     const rule = { addresses: '192.0.2.0/24', loss: '5%' };
     const { return: set } = await ask({ profile: '3g', delay: ['50ms/up', '9ms/down'], to: [rule] });
     expect(set).toMatchObject({ up: { rate: 768e3, delay_ms: 50 }, down: { rate: 1.6e6, delay_ms: 9 } });
-    expect(set.rules).toMatchObject([{ to: ['192.0.2.0/24'], up: { loss: { lossGood: 0.05 } } }]);
+    expect(set.rules).toMatchObject([{ to: ['192.0.2.0/24'], up: { loss: { loss_good: 0.05 } } }]);
     expect(await get()).toEqual(set);
     expect(engine.lines).toHaveLength(1);
     for (const [args, why] of [

@@ -203,7 +203,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     bad: [
       [['100'], 'write for example'],
       [['10bit'], 'not within'],
-      [['1mbit/left'], 'not a rate'],
+      [['1mbit/left'], 'write /up or /down'],
     ],
   },
   '--delay': {
@@ -231,9 +231,9 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
       [['reorder=1%,5ms'], { shaping: lines(['impair', 'reorder=1%,5ms']) }],
     ],
     bad: [
-      [['no-such-file'], 'nor a file that can be read: ENOENT'],
+      [['no-such-file'], 'nor a file that can be read: No such file'],
       [['speed=9'], 'no such setting'],
-      [['toString'], 'nor a file that can be read: ENOENT'],
+      [['toString'], 'nor a file that can be read: No such file'],
       [['constructor=9'], 'no such setting'],
       [['seed=x'], 'not a whole number'],
       [['max-packet=12'], 'smaller than 68'],

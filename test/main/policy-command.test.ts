@@ -74,6 +74,15 @@ describe('policy test', () => {
       expect(() => ask('10.0.0.1:4', { protocol: 'icmp' })).toThrow('icmp has no ports');
     },
   );
+
+  it('an error names the destination or option, and what is wrong with it', () => {
+    expect(() => ask('10.0.0.1:65536')).toThrow('10.0.0.1:65536: port 65536: larger than 65535');
+    expect(() => ask('*.example.org:443')).toThrow('neither an address nor a domain name');
+    expect(() => ask('10.0.0.1:443', { name: 'a..b' })).toThrow('--name a..b: is no domain name');
+    expect(() => ask('a.test:443', { name: 'b.test' })).toThrow(
+      '--name b.test: needs an address, not a.test',
+    );
+  });
 });
 
 describe('the options of a front end', () => {

@@ -141,12 +141,18 @@ describe('--allow and --deny', () => {
       bracket: itemError('[10.0.0.1]:80'),
       range: itemError('any:9-1'),
       word: itemError('everything'),
+      protocol: itemError('10.0.0.0/8:443/sctp'),
+      protocols: itemError('10.0.0.0/8:443/tcp/udp'),
+      brackets: itemError('2001:db8::/32:443'),
     }).toMatchInlineSnapshot(`
       {
         "bracket": "[10.0.0.1]:80: only IPv6 stands in brackets",
+        "brackets": "2001:db8::/32:443: with ports, an IPv6 prefix stands in brackets, for example [2001:db8::/32]:443",
         "empty": "an item of the list is empty; write for example 10.0.0.0/8, 2001:db8::/32, *.example.org or any",
         "hole": "an item of the list is empty; write for example 10.0.0.0/8, 2001:db8::/32, *.example.org or any",
         "port": "8443: is no target; write the target in front of each port, as in 10.0.0.0/8:8443",
+        "protocol": "10.0.0.0/8:443/sctp: sctp is not one of the protocols tcp, udp, icmp, dns",
+        "protocols": "10.0.0.0/8:443/tcp/udp: has two protocols; write one item for each",
         "range": "9-1: the range ends before it starts; write 1-9",
         "word": "everything: not one of any, host, private, internet, multicast; a domain name of one word has a dot at its end: everything.",
       }

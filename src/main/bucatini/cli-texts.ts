@@ -44,7 +44,7 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     operands: 'test [OPTIONS] FILE ADDR[:PORT] | NAME[:PORT]',
     summary: 'Explain what an egress policy says about a destination.',
     about:
-      'Reads FILE, a policy of `run` and `attach`, and prints which of its rules decides about the destination, which programs inside would connect to. An IPv6 address with a port stands in brackets. For a NAME it prints whether our DNS forwarder answers the query, and which rule decides about the addresses that it answers. The status is 0 if the destination is allowed, 2 if it is denied, 1 for errors. docs/policy.md describes the file.',
+      'Reads FILE, the rules of an egress policy, and prints which of them decides when a program inside connects to the destination. An IPv6 address with a port stands in brackets. For a NAME it prints whether our DNS forwarder answers the query, and which rule decides about the addresses that it answers. The status is 0 if the destination is allowed, 2 if it is denied, 1 for errors. docs/policy.md describes the file.',
   },
   'switch-over': {
     operands: '',

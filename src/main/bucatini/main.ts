@@ -50,7 +50,7 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         refuseOperands(operands);
         return await (await import('./selftest/selftest.ts')).selftest();
       case 'policy':
-        return (await import('./policy.ts')).policy(settings, tests ? operands : []);
+        return (await import('./policy.ts')).policy(settings, operands, tests);
       case 'switch-over':
       case 'switch-back': {
         refuseOperands(operands);

@@ -255,7 +255,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: 'multicast',
     value: 'all|GROUP[:PORT],…',
     group: 'Connections',
-    help: `${MULTICAST_HELP} (docs/multicast.md)`,
+    help: `${MULTICAST_HELP} See docs/multicast.md.`,
     default: 'no multicast: such datagrams are dropped',
     repeatable: true,
     commands: ENGINE,
@@ -497,7 +497,9 @@ function checkTogether(s: Settings): void {
     );
   }
   if (s.shaping !== undefined && (s.threads.kind === 'pipeline' || lanes > 1)) {
-    const text = s.threads.kind === 'pipeline' ? 'pipeline' : 'lanes';
+    const first = s.threads.kind === 'lanes' ? s.threads.first : undefined;
+    const count = first === undefined ? `${lanes}` : `${first}-${lanes}`;
+    const text = s.threads.kind === 'pipeline' ? 'pipeline' : `lanes=${count}`;
     throw new UsageError(
       `--threads ${text}: an emulated line needs one packet thread; leave out --threads, or --rate, --delay, --loss and --impair`,
     );

@@ -12,7 +12,7 @@ import {
   type EgressRules,
 } from '../../workers/flow/egress-policy.ts';
 import { joinPolicy, ruleText } from '../cli/policy-text.ts';
-import { parseCount, quoted, UsageError } from '../cli/values.ts';
+import { named, parseCount, quoted, UsageError } from '../cli/values.ts';
 import { readPolicy } from '../host/egress-control.ts';
 import { hostPrefixes } from '../host/host-prefixes.ts';
 import { print } from '../process/output.ts';
@@ -22,17 +22,24 @@ type Proto = keyof typeof EgressProto;
 
 /** The status of a destination that is denied. */
 const DENIED = 2;
+const USAGE = 'write bucatini policy test FILE ADDR:PORT';
 
 /**
  * Run `bucatini policy test`.
  * @param operands  file and destination
+ * @param tests  the subcommand is `test`; else it is the first operand
  * @returns the exit status
  * @throws UsageError
  */
-export function policy(settings: Settings, operands: readonly string[]): number {
+export function policy(settings: Settings, operands: readonly string[], tests: boolean): number {
+  if (!tests)
+    throw new UsageError(
+      operands[0] === undefined ? USAGE : `${quoted(operands[0])}: is no subcommand; ${USAGE}`,
+    );
   const [file, to, extra] = operands;
-  if (file === undefined || to === undefined || extra !== undefined)
-    throw new UsageError('write bucatini policy test FILE ADDR:PORT');
+  if (extra !== undefined) throw new UsageError(`${quoted(extra)}: one operand too many; ${USAGE}`);
+  if (file === undefined || to === undefined)
+    throw new UsageError(`${file === undefined ? 'FILE' : 'ADDR:PORT'} is missing; ${USAGE}`);
   const rules = joinPolicy([], readPolicy(file));
   const { text, allowed } = explain(rules, to, settings, ownPrefixes());
   print(text);
@@ -55,7 +62,8 @@ function parseDestination(text: string): { readonly host: string; readonly port:
     /^(?:\[([^\]]*)\]|([^:]*|[^[\]]*:[^[\]]*:[^[\]]*?))(?::([0-9]*))?$/.exec(text) ?? [];
   const host = bracketed ?? plain;
   if (host === '') throw new UsageError(`${quoted(text)}: write ADDR:PORT, [ADDR]:PORT or NAME:PORT`);
-  return { host, port: port === undefined ? 0 : parseCount(port, 1, 65535, '443') };
+  if (port === undefined) return { host, port: 0 };
+  return { host, port: named(`${quoted(text)}: port`, port, () => parseCount(port, 1, 65535, '443')) };
 }
 
 /** What the rules say about a destination. */
@@ -79,13 +87,15 @@ export function explain(
   const place = `${proto} ${to}`;
   if (addressParse(host, words, 0)) {
     if (options.name !== undefined) {
-      const { bytes, length } = wireName(options.name);
+      const { bytes, length } = wireName(options.name, '--name ');
       names.learn(bytes, 0, length, words, 0, 60, names.now(performance.now()));
     }
     const verdict = compiled.decide(words, 0, false, EgressProto[proto], port, 0);
     const of = options.name === undefined ? '' : ` (an address of ${options.name})`;
     return { text: `${place}${of}: ${verdictText(rules, verdict)}\n`, allowed: verdict >= 0 };
   }
+  if (options.name !== undefined)
+    throw new UsageError(`--name ${quoted(options.name)}: needs an address, not ${quoted(host)}`);
   const { bytes, length } = wireName(host);
   const query = compiled.decideName(bytes, 0, length);
   let text = `query for ${host}: ${verdictText(rules, query)}\n`;
@@ -136,10 +146,16 @@ function verdictText(rules: EgressRules, verdict: number): string {
   return rule === undefined ? defaultText(rules) : ruleVerdict(rules, rule);
 }
 
-/** @throws UsageError */
-function wireName(name: string): { readonly bytes: Uint8Array; readonly length: number } {
+/**
+ * @param option  in front of the name in errors; '': an operand
+ * @throws UsageError
+ */
+function wireName(name: string, option = ''): { readonly bytes: Uint8Array; readonly length: number } {
   const labels = domainLabels(name);
-  if (labels === null) throw new UsageError(`${quoted(name)}: is neither an address nor a domain name`);
+  if (labels === null || name.includes('*'))
+    throw new UsageError(
+      `${option}${quoted(name)}: ${option === '' ? 'is neither an address nor a domain name' : 'is no domain name'}`,
+    );
   const bytes = new Uint8Array(255);
   return { bytes, length: domainWrite(bytes, 0, labels) - 1 };
 }

@@ -6,6 +6,7 @@
  */
 
 import { readFileSync } from 'node:fs';
+import { strerrorOf } from '../../sys/error.ts';
 import type {
   JitterDistribution,
   LinePlan,
@@ -185,6 +186,9 @@ export class LineSettings {
     }
     const [, value = text, way] = /^(.*)\/(up|down)$/.exec(text) ?? [];
     const parse = ownEntry(KEYS, key);
+    const [, other] = /\/([a-z]+)$/.exec(value) ?? [];
+    if (parse !== undefined && other !== undefined)
+      throw new UsageError(`${quoted(`/${other}`)} is no direction; write /up or /down, or neither for both`);
     if (parse === undefined)
       throw new UsageError(
         `no such setting; write one of ${[...Object.keys(KEYS), 'seed', 'profile'].join(', ')}`,
@@ -332,7 +336,7 @@ function setBase(settings: LineSettings, text: string, readFile: (path: string) 
   try {
     content = readFile(text);
   } catch (cause) {
-    const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
+    const why = strerrorOf(cause);
     throw new UsageError(
       `neither none, a profile (${PROFILE_NAMES.join(', ')}) nor a file that can be read: ${why}`,
     );
@@ -489,7 +493,12 @@ export function describeLines(plan: ShapingPlan): object {
     }),
     delay_ms: l.delayMs,
     ...(l.jitterMs > 0 && { jitter_ms: l.jitterMs, distribution: l.distribution }),
-    loss: l.loss,
+    loss: {
+      good_to_bad: l.loss.goodToBad,
+      bad_to_good: l.loss.badToGood,
+      loss_good: l.loss.lossGood,
+      loss_bad: l.loss.lossBad,
+    },
     duplicate: l.duplicate,
     reorder: l.reorder,
     ...(l.reorder > 0 && { reorder_ms: l.reorderMs }),

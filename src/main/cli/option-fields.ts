@@ -39,7 +39,7 @@ export const namesOf = (o: { readonly name: string; readonly short?: string }): 
 
 /** Help text of --api-socket, in `bucatini` and in `pasta`. */
 export const API_SOCKET_HELP =
-  'Unix socket for requests while running: publish ports, list flows, read counters';
+  'Unix socket for requests while running: publish ports, list flows, read counters, change the policy';
 
 /** The options of the egress policy, in `bucatini` and in `pasta`. */
 export const POLICY_HELP = {

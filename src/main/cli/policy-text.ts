@@ -178,6 +178,10 @@ function parsePrefix(text: string): EgressTarget {
   const family = address.includes(':') ? 6 : 4;
   const whole = family === 4 ? 32 : 128;
   const length = slash < 0 ? `${whole}` : text.slice(slash + 1);
+  if (family === 6 && /^[0-9]+:/.test(length))
+    throw new UsageError(
+      `${quoted(text)}: with ports, an IPv6 prefix stands in brackets, for example [2001:db8::/32]:443`,
+    );
   if (!/^[0-9]{1,3}$/.test(length) || Number(length) > whole)
     throw new UsageError(`${quoted(text)}: the prefix length is not 0 to ${whole}`);
   if (family === 6 && words[0] === 0 && words[1] === 0 && words[2] === 0xffff)
@@ -222,6 +226,13 @@ export function parsePolicyItems(text: string, allow: boolean): readonly EgressR
   return text.split(',').map((item) => {
     if (item === '') throw new UsageError(`an item of the list is empty; ${EXAMPLE}`);
     const [, head, protocol] = /^(.*)\/(tcp|udp|icmp|dns)$/.exec(item) ?? [undefined, item];
+    const [, unknown] = /\/([a-z][a-z0-9-]*)$/i.exec(head!) ?? [];
+    if (unknown !== undefined)
+      throw new UsageError(
+        protocol === undefined
+          ? `${quoted(item)}: ${quoted(unknown)} is not one of the protocols tcp, udp, icmp, dns`
+          : `${quoted(item)}: has two protocols; write one item for each`,
+      );
     const bracket = /^\[([^\]]*)\](\/[0-9]+)?(?::(.*))?$/.exec(head!);
     let target = head!;
     let ports: string | undefined;
