@@ -176,6 +176,8 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       }
     });
 
+    /** Memory that the engine may take more in a round of hostile API clients. */
+    const GROWN_KIB = 32 * 1024;
     const MANY = manyOf(plan);
     it(`list_flows, ${MANY} connections: pages list each once; a download goes on without a pause`, async () => {
       const client = guest.startInside(supportProgram('clients/tcp-idle.ts', PEER4, PORT.echo, MANY));
@@ -213,10 +215,9 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
         clearInterval(look);
         return { told: JSON.parse(hostile), downloads, leastKib };
       };
-      // The first round grows the heaps, and makes pages of the frame pool resident.
-      const [, second, third] = [await round(), await round(), await round()];
       const parse = [JSON.stringify(refused('cannot parse JSON'))];
-      for (const { told, downloads } of [second, third]) {
+      const checkedRound = async (): Promise<number> => {
+        const { told, downloads, leastKib } = await round();
         for (const got of downloads) {
           expect(got).toMatchObject({ bytes, sha256: patternSha256(bytes) });
           expect(got.maxGapMs).toBeLessThan(1000);
@@ -224,13 +225,21 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
         expect(told).toMatchObject({ half: parse, garbage: parse, refused: 0 });
         expect(told.huge).toEqual([JSON.stringify(refused('too large message'))]);
         expect(told.flows).toBeGreaterThan(10);
+        return leastKib;
+      };
+      // The first round grows the heaps, and makes pages of the frame pool resident.
+      await round();
+      // About 3000 clients that leave 12 KiB each were beyond this bound in each plan, in every round. Garbage
+      // is beyond it now and then, until it is collected.
+      const grown: number[] = [];
+      for (let before = await checkedRound(); grown.length < 3 && !(grown.at(-1)! < GROWN_KIB); ) {
+        const now = await checkedRound();
+        grown.push(now - before);
+        before = now;
       }
-      const grownKib = third.leastKib - second.leastKib;
-      console.log(`${plan}: ${third.told.clients} clients of the API, ${grownKib} KiB more`);
-      // Heaps grow by up to 20 MiB until a full collection. About 3000 clients that leave 12 KiB each were
-      // beyond this bound in each plan.
-      expect(grownKib).toBeLessThan(32 * 1024);
-    }, 120_000);
+      console.log(`${plan}: KiB more in each further round: ${grown}`);
+      expect(grown.at(-1)).toBeLessThan(GROWN_KIB);
+    }, 180_000);
 
     it('the engine ends: its API socket is removed', async () => {
       expect(await exists(path)).toBe(true);

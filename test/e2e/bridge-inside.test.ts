@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * Several MACs behind the TAP: the guest has put it into a bridge.
  *

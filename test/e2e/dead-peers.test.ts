@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * Peers that are gone without a word. Keep-alives of the guest become keep-alives of the host's socket; bytes
  * that nobody acknowledges end the connection within the time of the host's own time-outs.

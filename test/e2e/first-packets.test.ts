@@ -21,7 +21,7 @@ socket.bind(Number(port), address, () => console.log('ready'));
 /** Sends that many datagrams at once; prints how many returned. */
 const BURST = `
 const [address, port, count] = process.argv.slice(1);
-const socket = require('node:dgram').createSocket(address.includes(':') ? 'udp6' : 'udp4');
+const socket = require('node:dgram').createSocket({ type: address.includes(':') ? 'udp6' : 'udp4', recvBufferSize: 1 << 20 });
 let left = Number(count), back = 0;
 const end = () => { console.log('back ' + back); process.exit(); };
 socket.on('message', () => { if (++back === Number(count)) end(); });

@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * Hosts whose network is not one interface with a default route in the main table: the route is in another
  * table, there are two uplinks of which one goes down, or the network comes later. All four front ends.

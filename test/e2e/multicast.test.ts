@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * Multicast and broadcast (--multicast) with real programs on both ends: socat, iperf, avahi, minidlna and
  * gssdp-discover, and a program that checks payloads (clients/group.ts).

@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * A guest that has configured its interface by itself and has sent nothing but duplicate address detection and
  * neighbour discovery: a peer outside reaches its published ports.

@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * Urgent data of TCP (RFC 6093; MSG_OOB): the byte and its place in the stream arrive at the other end, as
  * urgent data and not as a byte of the stream.
