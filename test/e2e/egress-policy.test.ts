@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
 import { engine, repoRoot } from '../support/engines.ts';
 import { GATEWAY4, HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
-import { eventually } from '../support/process.ts';
+import { eventually, killTree } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
 const needs = [
@@ -233,4 +233,26 @@ describeE2e('egress policy', needs, () => {
       }
     },
   );
+
+  it.runIf(engine.name === 'bucatini')('slirp4netns: --allow, --deny, --policy', async () => {
+    const empty = await bed.emptyGuest();
+    const rules = `${bed.ramDir}/slirp.policy`;
+    bed.write(rules, `allow tcp any ${PORT.echo}\n`);
+    const options = ['--deny', 'any/icmp', '--allow', `${PEER4}:${PORT.http}`, '--policy', rules];
+    const argv = ['-c', ...options, String(bed.pidSeenInside(empty.pid)), 'tap0'];
+    const slirp = bed.start('user', [`${repoRoot}/bin/slirp4netns`, ...argv]);
+    try {
+      await eventually('the namespace has an interface', 5000, async () =>
+        (await empty.inside(['ip', 'route'])).stdout.includes('default'),
+      );
+      const open = (port: number) => empty.inside(['nc.openbsd', '-z', '-w', '5', PEER4, `${port}`]);
+      expect((await open(PORT.http)).status).toBe(0);
+      expect((await open(PORT.echo)).status).toBe(0);
+      expect((await open(PORT.script)).status).toBe(1);
+      expect((await empty.inside(['ping', '-c1', '-W2', PEER4])).status).not.toBe(0);
+    } finally {
+      killTree(slirp.pid);
+      await empty.end();
+    }
+  });
 });

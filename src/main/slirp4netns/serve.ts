@@ -54,8 +54,11 @@ export async function serveSlirp(
   booted: BootedThread,
   version: () => string,
 ): Promise<number> {
+  let egress: EgressControl | undefined;
+  if (conf.egress.length > 0 || conf.policy !== undefined)
+    egress = new (await import('../host/egress-control.ts')).EgressControl(conf);
   await holdOutputs();
-  return serve(new Slirp(conf, booted, version));
+  return serve(new Slirp(conf, booted, version, egress));
 }
 
 class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
@@ -76,11 +79,17 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   readonly #nameservers = resolvers(readResolvConf()?.nameservers ?? []);
   #plan: EnginePlan | undefined;
   #host: RouteSocket | undefined;
-  /** Only with an API socket, whose clients may set an egress policy. */
+  /** With options of an egress policy, or with an API socket, whose clients may set one. */
   #egress: EgressControl | undefined;
 
-  constructor(conf: SlirpConf, booted: BootedThread, version: () => string) {
+  constructor(
+    conf: SlirpConf,
+    booted: BootedThread,
+    version: () => string,
+    egress: EgressControl | undefined,
+  ) {
     this.booted = booted;
+    this.#egress = egress;
     const queues = tapQueues(threadsOfLine(conf.shaping), true);
     this.job = { conf, tapQueues: queuesOfLine(queues, conf.shaping) };
     this.#conf = conf;
@@ -102,7 +111,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     const given = this.#nameservers.some((text) => text.includes('%'))
       ? withIndexes(this.#nameservers, host.links())
       : this.#nameservers;
-    this.#plan = slirpEnginePlan(
+    const plan = slirpEnginePlan(
       this.#conf,
       made,
       engine.engineKeys(),
@@ -110,6 +119,8 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
       given,
       this.#multicast,
     );
+    const egress = this.#egress?.plan(host, plan.addresses, this.log);
+    this.#plan = egress === undefined ? plan : { ...plan, egress };
     return this.#plan;
   }
 
@@ -139,10 +150,13 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   }
 
   async openApi(engine: EngineHandle, { name }: SlirpTap): Promise<ApiSocket | undefined> {
+    this.#egress?.started(engine);
     if (this.#conf.apiSocket === undefined) return undefined;
-    this.#egress = new (await import('../host/egress-control.ts')).EgressControl({ egress: [] });
-    this.#egress.plan(this.#host!, this.#plan!.addresses, this.log);
-    this.#egress.started(engine);
+    if (this.#egress === undefined) {
+      this.#egress = new (await import('../host/egress-control.ts')).EgressControl({ egress: [] });
+      this.#egress.plan(this.#host!, this.#plan!.addresses, this.log);
+      this.#egress.started(engine);
+    }
     const api = await listen(this.#conf.apiSocket, {
       egress: this.#egress,
       shaping: this.#conf.shaping,
