@@ -99,6 +99,18 @@ describeE2e('a bridge inside', needs, () => {
         await succeed(guest, member(0, ['ping', '-c', '2', '-i', '0.2', '-W', '2', address]));
     });
 
+    it("a member claims the gateway's address: the gateway goes on answering", async () => {
+      await succeed(
+        guest,
+        member(1, [
+          ...['sh', '-c'],
+          `ip addr add ${GATEWAY4}/32 dev eth0; ping -c1 -W1 -I ${GATEWAY4} 10.77.0.77; ip addr del ${GATEWAY4}/32 dev eth0`,
+        ]),
+      );
+      await succeed(guest, member(0, ['ip', 'neigh', 'flush', 'dev', 'eth0']));
+      await succeed(guest, member(0, ['curl', '-sS', '-m', '5', `http://${PEER4}:8000/source`]));
+    });
+
     it('a published port leads to the bridge, whoever spoke last', async () => {
       const server = guest.startInside(['socat', 'TCP-LISTEN:80,fork,reuseaddr', 'SYSTEM:echo hello']);
       try {

@@ -570,6 +570,8 @@ export class Shard implements Stage, FlowSource {
   /** @returns whether the sender is the guest itself, that is, its first MAC */
   #learnSender(address: Uint32Array): boolean {
     const { neighbours, addressing, guest } = this.#ctx;
+    // What claims an address of ours is not believed: the guest would get no answer about that address.
+    if (addressing.isOurs(address, 0, isV4Mapped(address, 0) ? 4 : 6)) return false;
     neighbours.learn(address, 0, this.#u8, this.#macAt, addressing.seen, addressing.spoken);
     if (!neighbours.inUse) return true;
     const at = this.#macAt;
