@@ -81,7 +81,9 @@ describe('a child', () => {
     expect(start('/no/such/program')).toThrow('/no/such/program: no such file or directory');
     expect(start('/')).toThrow('/: permission denied');
     expect(start('/bin/true\0')).toThrow('invalid argument');
-    expect({ descriptors: descriptors(), listeners: process.listenerCount('SIGCHLD') }).toEqual(before);
+    // Of children before, a descriptor may be closed meanwhile.
+    expect(descriptors()).toBeLessThanOrEqual(before.descriptors);
+    expect(process.listenerCount('SIGCHLD')).toBeLessThanOrEqual(before.listeners);
   });
 });
 
