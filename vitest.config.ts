@@ -48,9 +48,11 @@ const projects = (way: string, group: number, chosen: (file: string) => boolean,
 const bun = bunExecutable(`${import.meta.dirname}/`);
 /** Files that run once more in processes on Bun. */
 const onBun = bun === undefined ? [] : projects('bun', 2, runsOnBun, { pool: bunPool(bun) });
+/** Of the thread plans, those that differ most: one packet thread, and threads that start in the sandbox. */
+const NODE_PLANS = process.env.E2E_PLANS ?? 'fused,lanes=2';
 /** Where there is no executable with Bun, the launchers choose Node already. */
 const launchersOnNode = existsSync(`${import.meta.dirname}/dist/bun/bucatini`)
-  ? projects('e2e on node', 4, runsOnNodeToo, { env: { BUCATINI_RUNTIME: 'node' } })
+  ? projects('e2e on node', 4, runsOnNodeToo, { env: { BUCATINI_RUNTIME: 'node', E2E_PLANS: NODE_PLANS } })
   : [];
 
 export default defineConfig({
