@@ -122,7 +122,7 @@ export class FlowMover implements Stage {
     const { flows } = shard;
     if (this.#before.length === 0) this.#before = new Float64Array(flows.maxFlows);
     for (let flow = 0; flow < flows.maxFlows; flow++)
-      if (flows.isLive(flow)) this.#before[flow] = flows.fromGuestBytes[flow]! + flows.toGuestBytes[flow]!;
+      if (flows.isLive(flow)) this.#before[flow] = this.#bytesOf(flow);
   }
 
   poll(now: number): number {
@@ -177,10 +177,15 @@ export class FlowMover implements Stage {
     return new Map(chosen.map(({ bucket }, i) => [bucket, to[i % to.length]!]));
   }
 
+  /** Bytes of a flow, both ways. */
+  #bytesOf(flow: number): number {
+    const { flows } = this.#o.shard;
+    return flows.fromGuestBytes[flow]! + flows.toGuestBytes[flow]!;
+  }
+
   /** Bytes of a flow since the measurement began, at the least; 0 where nothing was measured. */
   #trafficOf(flow: number): number {
-    const { flows } = this.#o.shard;
-    const bytes = flows.fromGuestBytes[flow]! + flows.toGuestBytes[flow]!;
+    const bytes = this.#bytesOf(flow);
     return Math.max(0, bytes - (this.#before[flow] ?? bytes));
   }
 

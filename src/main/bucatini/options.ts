@@ -14,7 +14,13 @@ import type { EnginePlan, ListenerPlan, ShapingPlan } from '../../workers/engine
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
-import { API_SOCKET_HELP, fieldsOf, namesOf, POLICY_HELP } from '../cli/option-fields.ts';
+import {
+  API_SOCKET_HELP,
+  type EgressOptions,
+  fieldsOf,
+  namesOf,
+  POLICY_OPTIONS,
+} from '../cli/option-fields.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
 import {
   type AddressWithPrefix,
@@ -39,7 +45,7 @@ import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 
 /** The command line with all defaults filled in. The fields are named after the options. */
-export interface Settings {
+export interface Settings extends EgressOptions {
   readonly mtu: number;
   readonly ipv4: boolean;
   readonly ipv6: boolean;
@@ -61,9 +67,6 @@ export interface Settings {
   readonly publish: readonly ListenerPlan[];
   /** Path of the API socket (api.ts). */
   readonly apiSocket?: string;
-  /** Values of --allow and --deny, in their order; file of --policy (host/egress-control.ts). */
-  readonly egress: readonly { readonly allow: boolean; readonly text: string }[];
-  readonly policy?: string;
   /** Of `policy test`. */
   readonly protocol?: string;
   readonly name?: string;
@@ -272,40 +275,11 @@ export const OPTIONS: readonly OptionSpec[] = [
     commands: ENGINE,
     set: parsed('outboundInterface', parseInterfaceName),
   },
-  {
-    name: 'allow',
-    value: POLICY_HELP.items,
-    group: 'Connections',
-    help: POLICY_HELP.allow,
-    default: 'everything may be reached',
-    repeatable: true,
-    commands: ENGINE,
-    set: (draft, text) => {
-      draft.egress = [...(draft.egress ?? []), { allow: true, text }];
-    },
-  },
-  {
-    name: 'deny',
-    value: POLICY_HELP.items,
-    group: 'Connections',
-    help: POLICY_HELP.deny,
-    repeatable: true,
-    commands: ENGINE,
-    set: (draft, text) => {
-      draft.egress = [...(draft.egress ?? []), { allow: false, text }];
-    },
-  },
-  {
-    name: 'policy',
-    value: 'FILE',
-    group: 'Connections',
-    help: POLICY_HELP.policy,
-    commands: ENGINE,
-    set: (draft, text) => {
-      if (text === '') throw new UsageError('is empty; write a file name');
-      draft.policy = text;
-    },
-  },
+  ...POLICY_OPTIONS.map((option) => ({
+    ...({ ...option, group: 'Connections', commands: ENGINE } as const),
+    ...(option.name === 'allow' && { default: 'everything may be reached' }),
+    ...(option.name !== 'policy' && { repeatable: true as const }),
+  })),
   {
     name: 'protocol',
     value: 'PROTO',

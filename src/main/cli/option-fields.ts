@@ -1,3 +1,5 @@
+import { UsageError } from './values.ts';
+
 /**
  * Setters for option tables. Most options put their value into one field of the draft, which holds the
  * command line as far as it has been parsed.
@@ -41,12 +43,45 @@ export const namesOf = (o: { readonly name: string; readonly short?: string }): 
 export const API_SOCKET_HELP =
   'Unix socket for requests while running: publish ports, list flows, read counters, change the policy';
 
-/** The options of the egress policy, in `bucatini` and in `pasta`. */
-export const POLICY_HELP = {
-  items: 'TARGET[:PORT[-PORT]][/PROTO],...',
-  allow:
-    'Programs inside may reach these destinations: a prefix (10.0.0.0/8; an IPv6 one with ports in brackets), a name (example.org, *.example.org: the addresses that our DNS forwarder answers), or any, private, internet, host, multicast. PROTO: tcp, udp, icmp or dns (docs/policy.md). The first of all --allow and --deny that matches decides; what none matches is denied if there is an --allow.',
-  deny: 'Programs inside may not reach these destinations: TCP is reset, UDP and ping get an ICMP error, names REFUSED. Values as for --allow.',
-  policy:
-    'Rules as for --allow and --deny, one in each line (docs/policy.md). They come after those of the options.',
-} as const;
+/** The options of an egress policy, unparsed. */
+export interface EgressOptions {
+  /** Values of --allow and --deny, in their order. */
+  readonly egress: readonly { readonly allow: boolean; readonly text: string }[];
+  /** File of --policy. */
+  readonly policy?: string;
+}
+
+type EgressDraft = { -readonly [K in keyof EgressOptions]?: EgressOptions[K] };
+
+const addRule =
+  (allow: boolean) =>
+  (draft: EgressDraft, text: string): void => {
+    draft.egress = [...(draft.egress ?? []), { allow, text }];
+  };
+
+const RULES = 'TARGET[:PORT[-PORT]][/PROTO],...';
+
+/** The options of the egress policy, in all programs. `set` throws UsageError without option and value. */
+export const POLICY_OPTIONS = [
+  {
+    name: 'allow',
+    value: RULES,
+    help: 'Programs inside may reach these destinations: a prefix (10.0.0.0/8; an IPv6 one with ports in brackets), a name (example.org, *.example.org: the addresses that our DNS forwarder answers), or any, private, internet, host, multicast. PROTO: tcp, udp, icmp or dns (docs/policy.md). The first of all --allow and --deny that matches decides; what none matches is denied if there is an --allow.',
+    set: addRule(true),
+  },
+  {
+    name: 'deny',
+    value: RULES,
+    help: 'Programs inside may not reach these destinations: TCP is reset, UDP and ping get an ICMP error, names REFUSED. Values as for --allow.',
+    set: addRule(false),
+  },
+  {
+    name: 'policy',
+    value: 'FILE',
+    help: 'Rules as for --allow and --deny, one in each line (docs/policy.md). They come after those of the options.',
+    set: (draft: EgressDraft, text: string): void => {
+      if (text === '') throw new UsageError('is empty; write a file name');
+      draft.policy = text;
+    },
+  },
+] as const;

@@ -10,6 +10,7 @@ import type { EngineHandle } from '../../workers/engine.ts';
 import type { AddressPlan, EgressPlan } from '../../workers/engine-plan.ts';
 import { EGRESS_NAMES_BYTES } from '../../workers/flow/egress-names.ts';
 import { compileEgress, type EgressRules } from '../../workers/flow/egress-policy.ts';
+import type { EgressOptions } from '../cli/option-fields.ts';
 import {
   joinPolicy,
   type PolicyPart,
@@ -23,14 +24,6 @@ import type { Log } from './log.ts';
 
 const NO_FORWARDER =
   'egress policy: rules with names match nothing, as no query comes to our DNS forwarder (pasta: add --dns-forward)';
-
-/** The options of a policy, unparsed. */
-export interface EgressOptions {
-  /** Values of --allow and --deny, in their order. */
-  readonly egress: readonly { readonly allow: boolean; readonly text: string }[];
-  /** File of --policy. */
-  readonly policy?: string;
-}
 
 /**
  * The rules of the options; undefined: none is given.

@@ -5,6 +5,7 @@
 import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import type { LineOption } from '../cli/lines.ts';
 import type { MulticastChoice } from '../cli/multicast.ts';
+import type { EgressOptions } from '../cli/option-fields.ts';
 import { DEFAULT_MTU } from '../cli/values.ts';
 
 const DEFAULT_LOG_BYTES = 1024 * 1024;
@@ -19,7 +20,7 @@ export type PortOption = 't' | 'u' | 'T' | 'U';
  * The options, with defaults filled in. Plain data: it is posted to the namespace thread. "4" and "6" in
  * names are the families.
  */
-export interface PastaConf {
+export interface PastaConf extends EgressOptions {
   readonly ipv4: boolean;
   readonly ipv6: boolean;
   /** 0: the interface keeps the kernel's MTU, and DHCP and router advertisements offer none. */
@@ -92,9 +93,6 @@ export interface PastaConf {
   readonly multicast?: MulticastChoice;
   /** Emulated lines; absent: none. */
   readonly shaping?: ShapingPlan;
-  /** Values of --allow and --deny, in their order; file of --policy (host/egress-control.ts). */
-  readonly egress: readonly { readonly allow: boolean; readonly text: string }[];
-  readonly policy?: string;
   readonly pcap?: string;
   readonly pidFile?: string;
   /** Descriptor that carries the frames; no interface is made. */

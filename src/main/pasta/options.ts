@@ -9,7 +9,7 @@
 import type { OptionShape } from '../cli/getopt.ts';
 import { LINE_MTU, LINE_OPTIONS } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
-import { API_SOCKET_HELP, fieldsOf, POLICY_HELP } from '../cli/option-fields.ts';
+import { API_SOCKET_HELP, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
 import {
   DEFAULT_MTU,
   isInterfaceName,
@@ -207,37 +207,13 @@ const ENTRIES: readonly Entry[] = [
       d.multicast = addMulticast(d.multicast, named(written, text, parseMulticast));
     },
   },
-  {
-    name: 'allow',
-    ours: true,
-    value: POLICY_HELP.items,
-    group: 'Services',
-    help: `${POLICY_HELP.allow} passt's pasta does not have this option.`,
-    set: (d, text) => {
-      d.egress = [...d.egress, { allow: true, text }];
-    },
-  },
-  {
-    name: 'deny',
-    ours: true,
-    value: POLICY_HELP.items,
-    group: 'Services',
-    help: `${POLICY_HELP.deny} passt's pasta does not have this option.`,
-    set: (d, text) => {
-      d.egress = [...d.egress, { allow: false, text }];
-    },
-  },
-  {
-    name: 'policy',
-    ours: true,
-    value: 'FILE',
-    group: 'Services',
-    help: `${POLICY_HELP.policy} passt's pasta does not have this option.`,
-    set: (d, text, written) => {
-      if (text === '') throw new UsageError(`${written} "": is empty; write a file name`);
-      d.policy = text;
-    },
-  },
+  ...POLICY_OPTIONS.map(
+    ({ name, value, help, set }): Entry => ({
+      ...{ name, ours: true, value, group: 'Services' },
+      help: `${help} passt's pasta does not have this option.`,
+      set: (d, text, written) => named(written, text, () => set(d, text)),
+    }),
+  ),
   ...LINE_OPTIONS.map(
     ({ name, value, help }): Entry => ({
       ...{ name, ours: true, value, group: 'Services' },

@@ -8,7 +8,7 @@ import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
-import { fieldsOf, POLICY_HELP } from '../cli/option-fields.ts';
+import { type EgressOptions, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
 import { addressOf, MAX_MTU, named, requireUtf8, UsageError } from '../cli/values.ts';
 import { Message } from './messages.ts';
 
@@ -33,7 +33,7 @@ export type SlirpTarget =
   | { readonly kind: 'bess'; readonly path: string };
 
 /** The options, with defaults filled in. Plain data: it is posted to the namespace thread. */
-export interface SlirpConf {
+export interface SlirpConf extends EgressOptions {
   readonly target: SlirpTarget;
   readonly configure: boolean;
   readonly exitFd?: number;
@@ -46,9 +46,6 @@ export interface SlirpConf {
   readonly multicast?: MulticastChoice;
   /** Emulated lines; absent: none. */
   readonly shaping?: ShapingPlan;
-  /** Values of --allow and --deny, in their order; file of --policy (host/egress-control.ts). */
-  readonly egress: readonly { readonly allow: boolean; readonly text: string }[];
-  readonly policy?: string;
   readonly hostLoopback: boolean;
   readonly outbound4?: string;
   readonly outbound6?: string;
@@ -83,14 +80,6 @@ export interface SlirpOption extends OptionShape {
 const { fixed, verbatim, parsed } = fieldsOf<Draft>();
 
 type Entry = Omit<SlirpOption, 'takesValue'>;
-
-const egressOption = (name: 'allow' | 'deny', help: string): Entry => ({
-  ...{ name, ours: true, value: POLICY_HELP.items },
-  help: `${help} The original does not have this option.`,
-  set: (d, text) => {
-    d.egress = [...d.egress, { allow: name === 'allow', text }];
-  },
-});
 
 const ENTRIES: readonly Entry[] = [
   {
@@ -150,18 +139,13 @@ const ENTRIES: readonly Entry[] = [
       d.multicast = addMulticast(d.multicast, named('--multicast', text, parseMulticast));
     },
   },
-  egressOption('allow', POLICY_HELP.allow),
-  egressOption('deny', POLICY_HELP.deny),
-  {
-    name: 'policy',
-    ours: true,
-    value: 'FILE',
-    help: `${POLICY_HELP.policy} The original does not have this option.`,
-    set: (d, text) => {
-      if (text === '') throw new UsageError('--policy "": is empty; write a file name');
-      d.policy = text;
-    },
-  },
+  ...POLICY_OPTIONS.map(
+    ({ name, value, help, set }): Entry => ({
+      ...{ name, ours: true, value },
+      help: `${help} The original does not have this option.`,
+      set: (d, text) => named(`--${name}`, text, () => set(d, text)),
+    }),
+  ),
   ...LINE_OPTIONS.map(
     ({ name, value, help }): Entry => ({
       ...{ name, ours: true, value },

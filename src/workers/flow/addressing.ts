@@ -22,6 +22,7 @@ import { macParse } from '../../proto/ethernet.ts';
 import { ipv4Parse } from '../../proto/ipv4.ts';
 import { SEEN_WORDS } from '../../ring/layout.ts';
 import type { AddressPlan, HostChange, ServicePolicy } from '../engine-plan.ts';
+import { directedBroadcastOf } from './group-rules.ts';
 
 /** What a destination address on the TAP means. */
 export const Destination = {
@@ -114,9 +115,7 @@ export class Addressing {
     set(this.dns, V6_AT, plan.ipv6?.dns, 'ipv6.dns');
     this.hostSelf.set(this.guest);
     if (policy.dhcp) this.dhcpServer = this.gateway[V4_AT + 3]!;
-    // A /31 and a /32 have no broadcast address (RFC 3021).
-    const prefixLen = plan.ipv4?.prefixLen ?? 32;
-    this.broadcast4 = prefixLen > 30 ? 0 : (this.guest[V4_AT + 3]! | (2 ** (32 - prefixLen) - 1)) >>> 0;
+    this.broadcast4 = directedBroadcastOf(this.guest[V4_AT + 3]!, plan.ipv4?.prefixLen ?? 32);
     this.seen = seen;
     for (const at of [V4_AT, V6_AT]) if (isZero(seen, at)) addressCopy(this.guest, at, seen, at);
   }
