@@ -330,20 +330,31 @@ export class DatagramSockets implements SocketModule {
   #groupSocket(words: Uint32Array, at: number, kind: number, port: number, toGroup: boolean): number {
     const isV4 = kind === Kind.udp4;
     const peerAt = openRemoteAt(at);
-    const fd = this.#socket(isV4, IPPROTO_UDP);
-    if (fd < 0) return fd;
-    let r = this.#prepare(fd, isV4, words, peerAt);
-    if (r === 0 && toGroup) {
-      setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-      const scope = isV4 ? 0 : this.#outbound.scope;
-      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, peerAt, port, scope);
-      r = bind(fd, this.#name.address, nameBytes);
-    } else if (r === 0) {
-      r = this.#outbound.bindPort(fd, words, peerAt, port);
+    return this.#endpointSocket(words, peerAt, isV4, (fd) => {
+      if (toGroup) {
+        setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+        const scope = isV4 ? 0 : this.#outbound.scope;
+        const nameBytes = sockaddrWrite(this.#name.u8, 0, words, peerAt, port, scope);
+        return bind(fd, this.#name.address, nameBytes);
+      }
+      const r = this.#outbound.bindPort(fd, words, peerAt, port);
       // Not before bind(), which shares the port with nobody; but a program of the host (avahi-daemon) that
       // comes later and shares it gets it.
       if (r === 0) setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    }
+      return r;
+    });
+  }
+
+  /**
+   * Open a UDP socket and prepare it.
+   * @param finish  binds it, and what else may fail; 0 or -errno
+   * @returns the descriptor or -errno
+   */
+  #endpointSocket(words: Uint32Array, peerAt: number, isV4: boolean, finish: (fd: number) => number): number {
+    const fd = this.#socket(isV4, IPPROTO_UDP);
+    if (fd < 0) return fd;
+    let r = this.#prepare(fd, isV4, words, peerAt);
+    if (r === 0) r = finish(fd);
     if (r === 0) this.#enlargeBuffers(fd);
     else close(fd);
     return r < 0 ? r : fd;
@@ -556,22 +567,18 @@ export class DatagramSockets implements SocketModule {
 
   /** @param port  preferred local port, 0: the kernel's choice @returns the descriptor or -errno */
   #udpSocket(words: Uint32Array, at: number, kind: number, port: number, connects: boolean): number {
-    const isV4 = kind === Kind.udp4;
     const peerAt = openRemoteAt(at);
-    const fd = this.#socket(isV4, IPPROTO_UDP);
-    if (fd < 0) return fd;
-    let r = this.#prepare(fd, isV4, words, peerAt);
-    // The port is taken or privileged: any other.
-    if (r === 0 && (port === 0 || this.#outbound.bindPort(fd, words, peerAt, port) < 0)) {
-      r = this.#outbound.bindPort(fd, words, peerAt, 0);
-    }
-    if (r === 0 && connects) {
-      r = this.#connect(fd, words, peerAt, openRemotePort(words, at), openZone(words, at));
-      if (r === 0) this.#discardUnsolicited(fd);
-    }
-    if (r === 0) this.#enlargeBuffers(fd);
-    else close(fd);
-    return r < 0 ? r : fd;
+    return this.#endpointSocket(words, peerAt, kind === Kind.udp4, (fd) => {
+      let r = 0;
+      // The port is taken or privileged: any other.
+      if (port === 0 || this.#outbound.bindPort(fd, words, peerAt, port) < 0)
+        r = this.#outbound.bindPort(fd, words, peerAt, 0);
+      if (r === 0 && connects) {
+        r = this.#connect(fd, words, peerAt, openRemotePort(words, at), openZone(words, at));
+        if (r === 0) this.#discardUnsolicited(fd);
+      }
+      return r;
+    });
   }
 
   /**
