@@ -1,5 +1,6 @@
 /** `bucatini doctor` from dist/: it starts a program of its own, which the build must contain. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
@@ -8,6 +9,13 @@ import { autoThreads } from '../../src/workers/placement.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const BUN_EXECUTABLE = `${root}dist/bun/bucatini`;
+
+/** The process at the end of a chain of children. */
+function lastDescendant(pid: number): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+  const child = Number(children.at(-1));
+  return child === 0 ? pid : lastDescendant(child);
+}
 
 describe('the built doctor', () => {
   const { BUCATINI_RUNTIME: chosen } = process.env;
@@ -38,6 +46,41 @@ describe('the built doctor', () => {
     expect(status).toBe(1);
     expect(stderr).toMatch(/^[^\n]*(no space left on device|I\/O error)\n$/);
   });
+
+  it('--container: of a process that `bucatini run` connects; of one without a network; of nobody', async () => {
+    const doctor = (name: string) =>
+      spawnSync(`${root}bin/bucatini`, ['doctor', '--container', name], {
+        encoding: 'utf8',
+        timeout: 60_000,
+      });
+    const served = spawn(`${root}bin/bucatini`, ['run', '--', 'sh', '-c', 'echo; exec sleep 60']);
+    try {
+      await once(served.stdout, 'data');
+      const found = doctor(`${lastDescendant(served.pid!)}`);
+      expect(found.stdout).toMatch(/^ok {4}engine +bucatini's bucatini, process [0-9]+$/m);
+      expect(found.stdout).toMatch(/^ok {4}interface /m);
+      expect(found.stdout).toMatch(
+        /^(ok|note|FAIL) +resolver +\S+ (answered|does not answer|cannot be reached)/m,
+      );
+    } finally {
+      served.kill('SIGTERM');
+    }
+    const alone = spawn('unshare', ['-Urn', 'sh', '-c', 'echo; exec sleep 60']);
+    try {
+      await once(alone.stdout, 'data');
+      const { stdout, status } = doctor(`${alone.pid}`);
+      expect(stdout).toMatch(/^FAIL {2}engine .*start the container again/m);
+      expect(stdout).toMatch(/^FAIL {2}interface /m);
+      expect(status).toBe(1);
+    } finally {
+      alone.kill('SIGKILL');
+    }
+    expect(doctor(`${process.pid}`).stdout).toMatch(/^note {2}namespace .*host's own/m);
+    expect(doctor('no-such-container-7').stdout).toMatch(/^FAIL {2}container +no-such-container-7: /);
+    expect(doctor('-v').stderr).toBe(
+      'bucatini: doctor: --container -v: is not a name; write for example --container web\n',
+    );
+  }, 60_000);
 
   it('the runtime is the chosen one, else Bun where the build made an executable', () => {
     const bun = chosen === undefined ? existsSync(BUN_EXECUTABLE) : chosen === 'bun';

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { engineProgram, optionsText, withoutAddresses } from '../../src/main/bucatini/bug-report.ts';
+import { optionsText, withoutAddresses } from '../../src/main/bucatini/bug-report.ts';
+import { engineProgram } from '../../src/main/bucatini/engine-process.ts';
 
 describe('a bug report about an engine', () => {
   it.each([

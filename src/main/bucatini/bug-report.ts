@@ -19,6 +19,7 @@ import { OPTIONS as PASTA_OPTIONS } from '../pasta/options.ts';
 import { print } from '../process/output.ts';
 import { OPTIONS as SLIRP_OPTIONS } from '../slirp4netns/options.ts';
 import { examine } from './doctor.ts';
+import { type RunningEngine, runningEngines } from './engine-process.ts';
 import { OPTIONS } from './options.ts';
 import { runtimeChoice } from './runtime-choice.ts';
 import { isSwitchedOver, podmanPasta } from './switch-over.ts';
@@ -162,45 +163,6 @@ const withoutPaths = (text: string): string =>
 /** Option values that describe behaviour and identify nobody. */
 const HARMLESS_VALUE =
   /^(?:auto|none|all|fused|pipeline(?:=\d+)?|lanes=\d+(?:-\d+)?|error|warning|info|debug|[\d:,~-]{1,64})$/;
-
-/** A process that runs an engine. */
-export interface RunningEngine {
-  readonly pid: number;
-  readonly name: string;
-  /** Arguments of the program. */
-  readonly args: readonly string[];
-}
-
-/**
- * Programs of ours that run an engine, by the file that Node was given, or the word that follows the
- * executable with Bun.
- */
-const ENGINE_PROGRAM = /(?:\/main\/|\/bun\/bucatini\0)(bucatini|pasta|slirp4netns)(?:\/main)?(?:\.js)?$/;
-
-/** The engine that a command line runs. */
-export function engineProgram(words: readonly string[]): Omit<RunningEngine, 'pid'> | undefined {
-  for (let at = 1; at < words.length; at++) {
-    const name = ENGINE_PROGRAM.exec(`${words[at - 1]}\0${words[at]}`)?.[1];
-    if (name !== undefined) return { name, args: words.slice(at + 1) };
-  }
-  return undefined;
-}
-
-/** Running engines whose command line this user may read. */
-function runningEngines(): RunningEngine[] {
-  const engines: RunningEngine[] = [];
-  for (const entry of readdirSync('/proc')) {
-    const pid = Number(entry);
-    if (!Number.isInteger(pid) || pid === process.pid) continue;
-    const words = read(`/proc/${pid}/cmdline`).split('\0').slice(0, -1);
-    const program = engineProgram(words);
-    if (program === undefined) continue;
-    const { name, args } = program;
-    if (name === 'bucatini' && args[0] !== 'run' && args[0] !== 'attach') continue;
-    engines.push({ pid, name, args });
-  }
-  return engines;
-}
 
 /**
  * The options of an engine: names, and values only if they are harmless. Leaves out everything from the first

@@ -29,10 +29,10 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
       'Connects the network namespace of process PID, or the one at NETNS-PATH (for example /run/netns/NAME). Runs until that namespace is gone, or until SIGTERM or SIGINT; the status is then 0. Prints "ready" on standard error once traffic flows.',
   },
   doctor: {
-    operands: '',
-    summary: 'Check what this host allows, and print a remedy for what is missing.',
+    operands: '[--container NAME]',
+    summary: 'Check what this host allows, or why a container has no network.',
     about:
-      'Tries everything that bucatini needs and prints one line per check: ok, note (works, but slower or with less) or FAIL, with the remedy. The status is 1 when `bucatini run` cannot work here.',
+      'Tries everything that bucatini needs and prints one line per check: ok, note (works, but slower or with less) or FAIL, with the remedy. The status is 1 when `bucatini run` cannot work here. With --container it examines one container instead, whichever program connects it: its namespace, engine, interface, addresses, routes, resolvers (each is asked from inside) and published ports; the status is 1 when one of these fails.',
   },
   selftest: {
     operands: '',

@@ -19,38 +19,39 @@ import { ownThreads } from '../host/threads.ts';
 import { findProgram } from '../process/command.ts';
 import { print } from '../process/output.ts';
 import type { ProbeReport } from './doctor-probe.ts';
+import { type Finding, fail, note, ok } from './finding.ts';
 import { tryFeatures } from './kernel-features.ts';
 import { hasIpv6 } from './netns-setup.ts';
 import { runtimeChoice } from './runtime-choice.ts';
 
-/** The result of one check. */
-export interface Finding {
-  readonly grade: 'ok' | 'note' | 'FAIL';
-  readonly subject: string;
-  readonly text: string;
-}
-
-const ok = (subject: string, text: string): Finding => ({ grade: 'ok', subject, text });
-const note = (subject: string, text: string): Finding => ({ grade: 'note', subject, text });
-const fail = (subject: string, text: string): Finding => ({ grade: 'FAIL', subject, text });
-
 /**
  * Print the result of each check.
+ * @param container  examine this container instead of the host
+ * @param env        the caller's
  * @returns the exit status
  */
-export async function doctor(): Promise<number> {
+export async function doctor(container: string | undefined, env: NodeJS.ProcessEnv): Promise<number> {
+  const findings =
+    container === undefined
+      ? examine()
+      : (await import('./container-doctor.ts')).examineContainer(container, env);
   let broken = 0;
-  for (const { grade, subject, text } of examine()) {
+  for (const { grade, subject, text } of findings) {
     print(`${grade.padEnd(6)}${subject.padEnd(18)}${text}\n`);
     if (grade === 'FAIL') broken++;
   }
-  print(
-    broken === 0
-      ? '\nbucatini run works on this host.\n'
-      : `\nbucatini run cannot work on this host: ${broken} of the checks above ${broken === 1 ? 'says' : 'say'} FAIL.\n`,
-  );
+  print(`\n${container === undefined ? hostVerdict(broken) : containerVerdict(broken)}\n`);
   return broken === 0 ? 0 : 1;
 }
+
+const saying = (broken: number): string =>
+  `${broken} of the checks above ${broken === 1 ? 'says' : 'say'} FAIL.`;
+const hostVerdict = (broken: number): string =>
+  broken === 0
+    ? 'bucatini run works on this host.'
+    : `bucatini run cannot work on this host: ${saying(broken)}`;
+const containerVerdict = (broken: number): string =>
+  broken === 0 ? 'No fault found in the network of this container.' : saying(broken);
 
 /** Do the checks in turn. A check may take a while, so each result is yielded at once. */
 export function* examine(): Generator<Finding> {

@@ -45,7 +45,7 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         return await (await import('./attach.ts')).attach(booted!, settings, operands, ownVersion);
       case 'doctor':
         refuseOperands(operands);
-        return await (await import('./doctor.ts')).doctor();
+        return await (await import('./doctor.ts')).doctor(settings.container, env);
       case 'selftest':
         refuseOperands(operands);
         return await (await import('./selftest/selftest.ts')).selftest();

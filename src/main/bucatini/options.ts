@@ -67,6 +67,8 @@ export interface Settings extends EgressOptions {
   readonly publish: readonly ListenerPlan[];
   /** Path of the API socket (api.ts). */
   readonly apiSocket?: string;
+  /** Of `doctor`. */
+  readonly container?: string;
   /** Of `policy test`. */
   readonly protocol?: string;
   readonly name?: string;
@@ -350,6 +352,19 @@ export const OPTIONS: readonly OptionSpec[] = [
     default: 'warning for run, info for attach',
     commands: ENGINE,
     set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
+  },
+  {
+    name: 'container',
+    value: 'NAME',
+    group: 'Diagnosis',
+    help: 'Examine the network of this container of Podman or Docker, by name or id, or of the process with this number.',
+    commands: ['doctor'],
+    set: (draft, text) => {
+      // A word that the container manager would take for an option.
+      if (text === '' || text.startsWith('-'))
+        throw new UsageError('is not a name; write for example --container web');
+      draft.container = text;
+    },
   },
   { name: 'help', short: 'h', group: 'General', help: 'Print this text.', commands: ALL },
   { name: 'version', group: 'General', help: 'Print the version.', commands: ALL },
