@@ -147,6 +147,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
   '--deny': { good: [[['host,any:25'], { egress: [{ allow: false, text: 'host,any:25' }] }]], bad: [] },
   '--policy': { good: [[['x'], { policy: 'x' }]], bad: [[[''], 'file name']] },
   '--protocol': { good: [[['udp'], { protocol: 'udp' }]], bad: [[['sctp'], 'not one of tcp, udp']] },
+  '--container': { good: [[['web'], { container: 'web' }]], bad: [[['-l'], 'not a name']] },
   '--name': { good: [[['example.org'], { name: 'example.org' }]], bad: [] },
   '--outbound-interface': {
     good: [[['eth0'], { outboundInterface: 'eth0' }]],
