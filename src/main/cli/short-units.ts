@@ -1,3 +1,4 @@
+// bundle: rare
 /** Figures of at most six characters for the columns of a terminal; units.ts has the longer ones. */
 
 function scaled(value: number, base: number, units: readonly string[]): string {

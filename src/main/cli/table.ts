@@ -1,3 +1,4 @@
+// bundle: rare
 /** Tables of text with aligned columns. */
 
 /** The alignment of a column: left ('l') or right ('r'). */

@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * Figures for people: three significant digits and a unit. Bytes count in powers of 1024 (KiB), bits per second
  * in powers of 1000 (kbit/s), as usual for each.
@@ -29,8 +30,9 @@ export const rateText = (bytesPerSecond: number): string =>
 /** A round-trip time: "85 us", "12.3 ms", "2.10 s" */
 export const microsecondsText = (us: number): string => scaled(us, 1000, ['us', 'ms', 's']);
 
-/** A time span: "8.1 s", "2:03" (minutes), "1:02:03", "3d 4h" */
+/** A time span: "517 ms", "8.1 s", "2:03" (minutes), "1:02:03", "3d 4h" */
 export function durationText(ms: number): string {
+  if (ms < 999.5) return `${Math.round(ms)} ms`;
   if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
   const seconds = Math.round(ms / 1000);
   const two = (n: number): string => String(n).padStart(2, '0');

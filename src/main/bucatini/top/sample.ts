@@ -4,7 +4,7 @@
  * own, by a poller; one that does not answer keeps its last measurement, with the reason, and delays no other.
  */
 import { readdirSync, readFileSync } from 'node:fs';
-import { askFlows, askStats, type FlowAnswer } from '../../api/answers.ts';
+import { askFlows, askStats, type FlowAnswer, type StatsAnswer } from '../../api/answers.ts';
 import { ApiError, askApi, oneLine } from '../../api/client.ts';
 import { type InstanceInfo, readInfo } from '../../api/instances.ts';
 import { type FoundSocket, findSockets, removeOld } from '../../api/socket-directory.ts';
@@ -181,7 +181,8 @@ class Poller {
     const { fromGuest, toGuest } = carriedBytes(stats.counters);
     const spliced = stats.counters.spliceBytes ?? 0;
     const rate = (now: number, name: string): number => perSecond(now, before?.counters[name] ?? 0, seconds);
-    const ticks = threadTicks(pid);
+    const seen = threadTicks(pid);
+    const ticks = seen.size > 0 ? seen : reportedTicks(stats);
     this.#before = {
       ...{ atMs, ticks, counters: stats.counters },
       flows: new Map(flows.map((flow) => [flowKey(flow), flow])),
@@ -255,6 +256,15 @@ function threadLoads(
   }
   return [...loads].map(([name, share]) => ({ name, share })).sort((a, b) => b.share - a.share);
 }
+
+/** The same of the packet threads alone, by what the engine counts. */
+const reportedTicks = ({ threads }: StatsAnswer): Map<string, number> =>
+  new Map(
+    threads.map(({ thread, counters }) => {
+      const us = (counters.cpuUserUs ?? 0) + (counters.cpuSystemUs ?? 0);
+      return [`0 ${thread}`, (us * TICKS_PER_SECOND) / 1e6];
+    }),
+  );
 
 /** Processor time of the threads of a process, in ticks, by "TID NAME". Empty if it is not one of ours. */
 function threadTicks(pid: number): Map<string, number> {

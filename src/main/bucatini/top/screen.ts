@@ -341,7 +341,8 @@ function headText({ head, sort }: Column, view: TopView): string {
 function footText(view: TopView, columns: number): string {
   if (view.typed !== undefined) return `filter: ${view.typed}_`;
   const filter = view.filter === '' ? '' : ` filter:${view.filter}`;
-  const long = `q quit  s sort:${view.sort}  r reverse  / filter  p pause  n next instance  h help${filter}`;
+  const next = columns < 90 ? 'n next' : 'n next instance';
+  const long = `q quit  s sort:${view.sort}  r reverse  / filter  p pause  ${next}  h help${filter}`;
   if (long.length <= columns) return long;
   return `q quit s sort:${view.sort} / p n h help${filter}`;
 }

@@ -16,7 +16,8 @@ import { constants as os } from 'node:os';
 import { emitKeypressEvents, type Key } from 'node:readline';
 import type { LineStyle, ScreenLine, ScreenSize } from './screen.ts';
 
-const ENTER = '\x1b[?1049h\x1b[?25l\x1b[H\x1b[2J';
+const CLEAR = '\x1b[H\x1b[2J';
+const ENTER = `\x1b[?1049h\x1b[?25l${CLEAR}`;
 const LEAVE = '\x1b[0m\x1b[?25h\x1b[?1049l';
 const END_OF_LINE = '\x1b[K';
 
@@ -41,8 +42,9 @@ export interface TerminalEvents {
 export class Screen {
   readonly #colour: boolean;
   readonly #events: TerminalEvents;
-  /** The lines that the terminal shows, with their sequences. */
+  /** The lines that the terminal shows, with their sequences, and its size when they were drawn. */
   #shown: string[] = [];
+  #drawn: ScreenSize = DEFAULT_SIZE;
   #taken = false;
 
   /** @param colour  whether any attribute may be used */
@@ -63,7 +65,7 @@ export class Screen {
     for (const name of ENDING_SIGNALS) process.on(name, () => process.exit(128 + os.signals[name]));
     process.on('SIGTSTP', () => this.suspend());
     process.on('SIGCONT', () => this.#take());
-    process.on('SIGWINCH', () => this.#redraw());
+    process.stdout.on('resize', () => this.#events.onRedraw());
     // The reader of the output is gone. Nothing can be said to it.
     process.stdout.on('error', () => process.exit(0));
     const { stdin } = process;
@@ -91,20 +93,20 @@ export class Screen {
       const sgr = SGR[style][this.#colour ? 0 : 1];
       return sgr === '' ? text : `${sgr}${text}\x1b[0m`;
     });
+    const size = this.size;
     let output = '';
+    if (size.columns !== this.#drawn.columns || size.rows !== this.#drawn.rows) {
+      // What the terminal makes of the lines at another size is not known.
+      output = CLEAR;
+      this.#shown = [];
+      this.#drawn = size;
+    }
     texts.forEach((text, i) => {
       if (text !== this.#shown[i]) output += `\x1b[${i + 1};1H${text}${END_OF_LINE}`;
     });
     for (let i = texts.length; i < this.#shown.length; i++) output += `\x1b[${i + 1};1H${END_OF_LINE}`;
     this.#shown = texts;
     if (output !== '') process.stdout.write(output);
-  }
-
-  #redraw(): void {
-    if (!this.#taken) return;
-    this.#shown = [];
-    process.stdout.write('\x1b[2J');
-    this.#events.onRedraw();
   }
 
   #take(): void {
