@@ -12,7 +12,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '#runtime/program';
 import type { EngineHistogram, ThreadCounters } from '../../workers/engine.ts';
-import { askApi } from '../api/ask.ts';
+import { askApi } from '../api/client.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { countersText, histogramsText } from '../host/stats.ts';
 import { OPTIONS as PASTA_OPTIONS } from '../pasta/options.ts';
@@ -188,10 +188,10 @@ const ORIGINALS_OPTIONS: Readonly<Record<string, readonly OptionShape[]>> = {
   slirp4netns: SLIRP_OPTIONS,
 };
 
-const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value }) => ({
+const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value, optional }) => ({
   name,
   ...(short !== undefined && { short }),
-  takesValue: value !== undefined,
+  takesValue: value !== undefined && !optional,
 }));
 
 function engineLines(engine: RunningEngine): string[] {
