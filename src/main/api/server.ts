@@ -7,6 +7,7 @@ import { strerrorOf } from '../../sys/error.ts';
 import { UsageError } from '../cli/values.ts';
 import { Api, type ApiOptions, TOO_LARGE_REPLY } from './api.ts';
 import { ApiSocket, type ApiSocketOptions } from './socket.ts';
+import { AUTO_SOCKET, autoSocketPath, type SocketProgram } from './socket-directory.ts';
 
 /** Events that slirp4netns logs on standard error. */
 export type ApiEvents = Pick<ApiSocketOptions, 'onClient' | 'onRequest' | 'onTooLarge' | 'onError'>;
@@ -33,14 +34,18 @@ export async function openApi(path: string, options: ApiOptions, events: ApiEven
 }
 
 /**
- * The same with an error that names the option --api-socket and its value.
+ * The same for a value of the option --api-socket, which an error names.
+ * @param value  a path, or "auto"
+ * @param program  for the name of the socket with "auto"
  * @throws UsageError
  */
 export async function openApiOption(
-  path: string,
+  value: string,
+  program: SocketProgram,
   options: ApiOptions,
   events: ApiEvents,
 ): Promise<ApiSocket> {
+  const path = value === AUTO_SOCKET ? await autoSocketPath(program) : value;
   try {
     return await openApi(path, options, events);
   } catch (cause) {

@@ -12,7 +12,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '#runtime/program';
 import type { EngineHistogram, ThreadCounters } from '../../workers/engine.ts';
-import { askApi } from '../api/ask.ts';
+import { askApi } from '../api/client.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { countersText, histogramsText } from '../host/stats.ts';
 import { OPTIONS as PASTA_OPTIONS } from '../pasta/options.ts';

@@ -110,7 +110,7 @@ export interface SettingsInput {
   readonly settings: Settings;
   readonly target: NetnsTarget;
   /** As in the API's answer to `info`. */
-  readonly program: string;
+  readonly program: 'bucatini run' | 'bucatini attach';
   version(): string;
 }
 
@@ -199,6 +199,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     const ports = portsBeside(engine, published(settings));
     return openApiOption(
       settings.apiSocket,
+      program === 'bucatini run' ? 'run' : 'attach',
       {
         ...{ engine, ports, addresses, interfaceName, program, version: version(), egress },
         shaping: settings.shaping,

@@ -15,6 +15,7 @@ import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import {
+  API_SOCKET_AUTO,
   API_SOCKET_HELP,
   type EgressOptions,
   fieldsOf,
@@ -223,9 +224,9 @@ export const OPTIONS: readonly OptionSpec[] = [
   },
   {
     name: 'api-socket',
-    value: 'PATH',
+    value: 'PATH|auto',
     group: 'Connections',
-    help: `${API_SOCKET_HELP} (docs/api.md). A socket that is already at PATH is replaced.`,
+    help: `${API_SOCKET_HELP} (docs/api.md). A socket that is already at PATH is replaced. ${API_SOCKET_AUTO}`,
     commands: ENGINE,
     set: parsed('apiSocket', parseSocketPath),
   },

@@ -43,6 +43,10 @@ export const namesOf = (o: { readonly name: string; readonly short?: string }): 
 export const API_SOCKET_HELP =
   'Unix socket for requests while running: publish ports, list flows, read counters, change the policy';
 
+/** The value `auto` of --api-socket, in all programs (main/api/socket-directory.ts). */
+export const API_SOCKET_AUTO =
+  'auto: a path below XDG_RUNTIME_DIR where `bucatini top`, `flows`, `ports`, `stats` and `policy` find it.';
+
 /** The options of an egress policy, unparsed. */
 export interface EgressOptions {
   /** Values of --allow and --deny, in their order. */

@@ -9,7 +9,7 @@
 import type { OptionShape } from '../cli/getopt.ts';
 import { LINE_MTU, LINE_OPTIONS } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
-import { API_SOCKET_HELP, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
+import { API_SOCKET_AUTO, API_SOCKET_HELP, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
 import {
   DEFAULT_MTU,
   isInterfaceName,
@@ -190,9 +190,9 @@ const ENTRIES: readonly Entry[] = [
   {
     name: 'api-socket',
     ours: true,
-    value: 'PATH',
+    value: 'PATH|auto',
     group: 'General',
-    help: `${API_SOCKET_HELP}; requests as in slirp4netns(1). passt's pasta does not have this option.`,
+    help: `${API_SOCKET_HELP}; requests as in slirp4netns(1). ${API_SOCKET_AUTO} passt's pasta does not have this option.`,
     set: (d, text, written) => {
       d.apiSocket = named(written, text, parseSocketPath);
     },

@@ -251,6 +251,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     const { addresses, interfaceName } = network;
     return openApiOption(
       conf.apiSocket,
+      'pasta',
       {
         ...{ engine, ports: this.#forwarder!.addedPorts(engine), addresses },
         ...(!conf.spliceOnly && { interfaceName }),

@@ -8,7 +8,7 @@ import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
-import { type EgressOptions, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
+import { API_SOCKET_AUTO, type EgressOptions, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
 import { addressOf, MAX_MTU, named, requireUtf8, UsageError } from '../cli/values.ts';
 import { Message } from './messages.ts';
 
@@ -126,8 +126,8 @@ const ENTRIES: readonly Entry[] = [
   {
     name: 'api-socket',
     short: 'a',
-    value: 'PATH',
-    help: 'Unix socket for requests while running, for example to forward ports of the host.',
+    value: 'PATH|auto',
+    help: `Unix socket for requests while running, for example to forward ports of the host. ${API_SOCKET_AUTO} For a file of this name write ./auto.`,
     set: verbatim('apiSocket'),
   },
   {

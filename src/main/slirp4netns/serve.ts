@@ -57,8 +57,15 @@ export async function serveSlirp(
   let egress: EgressControl | undefined;
   if (conf.egress.length > 0 || conf.policy !== undefined)
     egress = new (await import('../host/egress-control.ts')).EgressControl(conf);
+  // The banner prints the path.
+  const apiSocket =
+    conf.apiSocket === 'auto'
+      ? await (await import('../api/socket-directory.ts')).autoSocketPath('slirp4netns')
+      : conf.apiSocket;
   await holdOutputs();
-  return serve(new Slirp(conf, booted, version, egress));
+  return serve(
+    new Slirp({ ...conf, ...(apiSocket !== undefined && { apiSocket }) }, booted, version, egress),
+  );
 }
 
 class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
