@@ -76,7 +76,8 @@ const runtimeAlias = Object.fromEntries(
 for (const { module: entry, kind, name } of entries) {
   const bundle = await rolldown({
     input: { [name]: `${out}/${entry}.js` },
-    external: (id) => !/^[./#]/.test(id),
+    // Of prom-client only the registry is used: bundled, it needs no installed package.
+    external: (id) => !/^[./#]|^prom-client\//.test(id),
     resolve: { alias: runtimeAlias },
     platform: 'node',
     // A thread that is started early gets its task through its default export; exports of other entries are

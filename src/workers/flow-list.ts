@@ -6,7 +6,13 @@
  */
 import { addressText } from '../proto/address.ts';
 import { IpProtocol } from '../proto/ipv4.ts';
-import { FLOW_FIELDS, FLOW_STATE_NAMES, FlowField, type FlowPage, MAX_PAGE_FLOWS } from './flow/flow-report.ts';
+import {
+  FLOW_FIELDS,
+  FLOW_STATE_NAMES,
+  FlowField,
+  type FlowPage,
+  MAX_PAGE_FLOWS,
+} from './flow/flow-report.ts';
 
 /** More than any section has. */
 const PLACES = 2 ** 20;

@@ -23,7 +23,7 @@ import { portCount } from '../host/host-ports.ts';
 import { type Log, makeLog } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
-import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
+import type { EngineLoaded, FrontEnd, MetricsEndpoint, Sandbox } from '../host/start.ts';
 import { ownThreads, queuesOfLine, tapQueues, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { holdOutputs } from '../process/output.ts';
@@ -119,11 +119,14 @@ export interface SettingsStart extends SettingsInput {
   readonly sockets: SharedArrayBuffer | undefined;
   /** Absent: there is no egress policy, and none can be set. */
   readonly egress: EgressControl | undefined;
+  readonly log: Log;
+  /** Absent: no --metrics. */
+  readonly metrics: MetricsEndpoint | undefined;
 }
 
 /**
  * What comes before the namespace is set up.
- * @throws UsageError about the egress policy
+ * @throws UsageError about the egress policy, or --metrics
  */
 export async function settingsStart(input: SettingsInput): Promise<SettingsStart> {
   const { settings } = input;
@@ -131,7 +134,18 @@ export async function settingsStart(input: SettingsInput): Promise<SettingsStart
   if (settings.egress.length > 0 || settings.policy !== undefined || settings.apiSocket !== undefined)
     egress = new (await import('../host/egress-control.ts')).EgressControl(settings);
   await holdOutputs();
-  return { ...input, sockets: await socketSource(settings), egress };
+  const log = makeLog(settings.logLevel);
+  const sockets = await socketSource(settings);
+  return { ...input, sockets, egress, log, metrics: await metricsEndpoint(input, log) };
+}
+
+async function metricsEndpoint(
+  { settings, program, version }: SettingsInput,
+  log: Log,
+): Promise<MetricsEndpoint | undefined> {
+  if (settings.metrics === undefined) return undefined;
+  const { openMetrics } = await import('../metrics/endpoint.ts');
+  return openMetrics(settings.metrics, { program, version: version() }, log);
 }
 
 /** The hooks that `run` and `attach` have in common. */
@@ -140,6 +154,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   readonly booted: BootedThread;
   readonly netns: Netns<NetnsJob, NetnsTap>;
   readonly job: NetnsJob;
+  readonly metrics: MetricsEndpoint | undefined;
   readonly #start: SettingsStart;
   /** Its limit is the host's, read before the main thread enters the namespace. */
   readonly #multicast: MulticastPlan | undefined;
@@ -149,7 +164,8 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     const { settings, target, sockets } = start;
     this.#start = start;
     this.#multicast = multicastPlan(settings.multicast);
-    this.log = makeLog(settings.logLevel);
+    this.log = start.log;
+    this.metrics = start.metrics;
     this.booted = start.booted;
     this.netns = chooseNetns(settings);
     const queues = tapQueues(chosenThreads(settings), settings.threads.kind === 'auto');

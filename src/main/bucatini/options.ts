@@ -13,12 +13,14 @@ import { MAX_LANES } from '../../ring/layout.ts';
 import type { EnginePlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
+import { LISTEN_ADDRESS, type ListenAddress, parseListenAddress } from '../cli/listen-address.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import {
   API_SOCKET_AUTO,
   API_SOCKET_HELP,
   type EgressOptions,
   fieldsOf,
+  METRICS_HELP,
   namesOf,
   POLICY_OPTIONS,
 } from '../cli/option-fields.ts';
@@ -68,6 +70,8 @@ export interface Settings extends EgressOptions {
   readonly publish: readonly ListenerPlan[];
   /** Path of the API socket (api.ts). */
   readonly apiSocket?: string;
+  /** Where metrics are served; absent: nowhere. */
+  readonly metrics?: ListenAddress;
   /** Of `policy test`. */
   readonly protocol?: string;
   readonly name?: string;
@@ -342,6 +346,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     help: 'Print counters and latency percentiles on standard error when bucatini ends.',
     commands: ENGINE,
     set: fixed('stats', true),
+  },
+  {
+    name: 'metrics',
+    value: LISTEN_ADDRESS,
+    group: 'Diagnosis',
+    help: METRICS_HELP,
+    commands: ENGINE,
+    set: parsed('metrics', parseListenAddress),
   },
   {
     name: 'log-level',

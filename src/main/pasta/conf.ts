@@ -4,6 +4,7 @@
  */
 import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import type { LineOption } from '../cli/lines.ts';
+import type { ListenAddress } from '../cli/listen-address.ts';
 import type { MulticastChoice } from '../cli/multicast.ts';
 import type { EgressOptions } from '../cli/option-fields.ts';
 import { DEFAULT_MTU } from '../cli/values.ts';
@@ -89,6 +90,8 @@ export interface PastaConf extends EgressOptions {
   readonly runas?: string;
   readonly confPath?: string;
   readonly apiSocket?: string;
+  /** Where metrics are served; absent: nowhere. */
+  readonly metrics?: ListenAddress;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
   /** Emulated lines; absent: none. */

@@ -8,8 +8,15 @@
  */
 import type { OptionShape } from '../cli/getopt.ts';
 import { LINE_MTU, LINE_OPTIONS } from '../cli/lines.ts';
+import { LISTEN_ADDRESS, parseListenAddress } from '../cli/listen-address.ts';
 import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
-import { API_SOCKET_AUTO, API_SOCKET_HELP, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
+import {
+  API_SOCKET_AUTO,
+  API_SOCKET_HELP,
+  fieldsOf,
+  METRICS_HELP,
+  POLICY_OPTIONS,
+} from '../cli/option-fields.ts';
 import {
   DEFAULT_MTU,
   isInterfaceName,
@@ -195,6 +202,16 @@ const ENTRIES: readonly Entry[] = [
     help: `${API_SOCKET_HELP}; requests as in slirp4netns(1). ${API_SOCKET_AUTO} passt's pasta does not have this option.`,
     set: (d, text, written) => {
       d.apiSocket = named(written, text, parseSocketPath);
+    },
+  },
+  {
+    name: 'metrics',
+    ours: true,
+    value: LISTEN_ADDRESS,
+    group: 'General',
+    help: `${METRICS_HELP} passt's pasta does not have this option.`,
+    set: (d, text, written) => {
+      d.metrics = named(written, text, parseListenAddress);
     },
   },
   {

@@ -30,7 +30,13 @@ import { multicastPlan } from '../host/group-limit.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { NetnsHere } from '../host/netns.ts';
-import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
+import {
+  type EngineLoaded,
+  type FrontEnd,
+  type MetricsEndpoint,
+  type Sandbox,
+  serve,
+} from '../host/start.ts';
 import { queueFds, queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
 import { forgetEnvironment } from '../process/callers-environment.ts';
 import { holdOutputs } from '../process/output.ts';
@@ -81,7 +87,15 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const sockets = needsSockets(conf, rules)
     ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
     : undefined;
-  return serve(new Pasta(start, rules, pidFd, sockets, egress));
+  const metrics = await metricsEndpoint(start);
+  return serve(new Pasta(start, rules, pidFd, sockets, egress, metrics));
+}
+
+/** @throws UsageError */
+async function metricsEndpoint({ conf, version, log }: PastaStart): Promise<MetricsEndpoint | undefined> {
+  if (conf.metrics === undefined) return undefined;
+  const { openMetrics } = await import('../metrics/endpoint.ts');
+  return openMetrics(conf.metrics, { program: 'bucatini pasta', version }, log.log);
 }
 
 class Pasta implements FrontEnd<PastaJob, PastaTap> {
@@ -91,6 +105,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     async () => (await import('./netns-setup.ts')).setUpPasta,
   );
   readonly job: PastaJob;
+  readonly metrics: MetricsEndpoint | undefined;
   readonly tapOfOurs: ((made: PastaTap) => readonly number[]) | undefined;
   readonly startCommand: ((namespaceFd: number) => void) | undefined;
   readonly #start: PastaStart;
@@ -120,6 +135,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     pidFd: number | undefined,
     sockets: SharedArrayBuffer | undefined,
     egress: EgressControl | undefined,
+    metrics: MetricsEndpoint | undefined,
   ) {
     const { conf, target } = start;
     this.#start = start;
@@ -127,6 +143,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.#multicast = multicastPlan(conf.multicast);
     this.#pidFd = pidFd;
     this.#egress = egress;
+    this.metrics = metrics;
     this.#path = targetPath(target);
     if (this.#path !== undefined && conf.netnsQuit) {
       const pid = target.kind === 'pid' ? { pid: target.pid } : {};

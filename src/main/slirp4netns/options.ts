@@ -7,8 +7,15 @@ import { IFNAMSIZ } from '../../sys/constants.ts';
 import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
+import { LISTEN_ADDRESS, type ListenAddress, parseListenAddress } from '../cli/listen-address.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
-import { API_SOCKET_AUTO, type EgressOptions, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
+import {
+  API_SOCKET_AUTO,
+  type EgressOptions,
+  fieldsOf,
+  METRICS_HELP,
+  POLICY_OPTIONS,
+} from '../cli/option-fields.ts';
 import { addressOf, MAX_MTU, named, requireUtf8, UsageError } from '../cli/values.ts';
 import { Message } from './messages.ts';
 
@@ -42,6 +49,8 @@ export interface SlirpConf extends EgressOptions {
   readonly network: Network;
   readonly ipv6: boolean;
   readonly apiSocket?: string;
+  /** Where metrics are served; absent: nowhere. */
+  readonly metrics?: ListenAddress;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
   /** Emulated lines; absent: none. */
@@ -129,6 +138,15 @@ const ENTRIES: readonly Entry[] = [
     value: 'PATH|auto',
     help: `Unix socket for requests while running, for example to forward ports of the host. ${API_SOCKET_AUTO} For a file of this name write ./auto.`,
     set: verbatim('apiSocket'),
+  },
+  {
+    name: 'metrics',
+    ours: true,
+    value: LISTEN_ADDRESS,
+    help: `${METRICS_HELP} The original does not have this option.`,
+    set: (d, text) => {
+      d.metrics = named('--metrics', text, parseListenAddress);
+    },
   },
   {
     name: 'multicast',

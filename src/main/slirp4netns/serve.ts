@@ -31,7 +31,13 @@ import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/names
 import { NetnsHere } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
-import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
+import {
+  type EngineLoaded,
+  type FrontEnd,
+  type MetricsEndpoint,
+  type Sandbox,
+  serve,
+} from '../host/start.ts';
 import { queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
 import { descriptorOfPath } from '../process/inherited-descriptors.ts';
 import { holdOutputs, put } from '../process/output.ts';
@@ -63,8 +69,13 @@ export async function serveSlirp(
       ? await (await import('../api/socket-directory.ts')).autoSocketPath('slirp4netns')
       : conf.apiSocket;
   await holdOutputs();
+  const metrics =
+    conf.metrics &&
+    (await (
+      await import('../metrics/endpoint.ts')
+    ).openMetrics(conf.metrics, { program: 'bucatini slirp4netns', version: version() }, logProblem));
   return serve(
-    new Slirp({ ...conf, ...(apiSocket !== undefined && { apiSocket }) }, booted, version, egress),
+    new Slirp({ ...conf, ...(apiSocket !== undefined && { apiSocket }) }, booted, version, egress, metrics),
   );
 }
 
@@ -75,6 +86,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     async () => (await import('./netns-setup.ts')).setUpSlirp,
   );
   readonly job: SlirpJob;
+  readonly metrics: MetricsEndpoint | undefined;
   readonly #conf: SlirpConf;
   /** Its limit is the host's, read before the main thread enters the namespace. */
   readonly #multicast: MulticastPlan | undefined;
@@ -94,9 +106,11 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     booted: BootedThread,
     version: () => string,
     egress: EgressControl | undefined,
+    metrics: MetricsEndpoint | undefined,
   ) {
     this.booted = booted;
     this.#egress = egress;
+    this.metrics = metrics;
     const queues = tapQueues(threadsOfLine(conf.shaping), true);
     this.job = { conf, tapQueues: queuesOfLine(queues, conf.shaping) };
     this.#conf = conf;
