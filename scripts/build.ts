@@ -88,7 +88,7 @@ for (const { module: entry, kind, name } of entries) {
     checks: { ineffectiveDynamicImport: false },
   });
   const isStart = (id: string): boolean =>
-    moduleOf(id) !== entry && !isBoot(id) && !isRare(entry, moduleOf(id));
+    moduleOf(id) !== entry && !isBoot(id) && !isRare(entry, moduleOf(id)) && !id.includes('/node_modules/');
   await bundle.write({
     dir: bundled,
     format: 'esm',

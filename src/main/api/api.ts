@@ -39,6 +39,8 @@ export interface ApiOptions {
   /** As in the answer to `info`. */
   readonly program: string;
   readonly version: string;
+  /** As in the answer to `metrics`; absent: not known. */
+  readonly namespace?: string | undefined;
 }
 
 interface Forward {

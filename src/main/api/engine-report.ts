@@ -3,7 +3,7 @@
  * The figures of a running engine as one plain object: what `--metrics` exports (main/metrics) and the API
  * answers to `metrics`, so that `bucatini metrics` can export it for other processes. In the sandbox too.
  */
-import { openSync, readSync } from 'node:fs';
+import { openSync, readlinkSync, readSync } from 'node:fs';
 import { runtimeText } from '#runtime/program';
 import type { EngineHandle, EngineMeasures } from '../../workers/engine.ts';
 
@@ -15,6 +15,8 @@ export interface EngineReport extends EngineMeasures {
   /** For example "Bun 1.4.5". */
   readonly runtime: string;
   readonly pid: number;
+  /** The network namespace that is served, as "net:[NUMBER]"; absent: not known. */
+  readonly namespace?: string;
   /** Seconds since 1970. */
   readonly startSeconds: number;
   /** User and system time of the whole process, the threads of the runtime included. */
@@ -35,27 +37,34 @@ export interface EngineReport extends EngineMeasures {
   }[];
 }
 
+/** What an engine does not know about itself. */
+export type Reported = Pick<EngineReport, 'program' | 'version'> & {
+  readonly namespace?: string | undefined;
+};
+
 type ReportedEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms' | 'measure'>;
 
 /** Makes reports of one engine. Construct it before the root is exchanged (host/sandbox.ts). */
 export class EngineReporter {
   readonly #engine: ReportedEngine;
-  readonly #about: Pick<EngineReport, 'program' | 'version'>;
+  readonly #about: Reported;
   /** Descriptor of /proc/self/status, which stays readable in the sandbox; -1: there is no /proc. */
   readonly #status = openStatus();
 
-  constructor(engine: ReportedEngine, about: Pick<EngineReport, 'program' | 'version'>) {
+  constructor(engine: ReportedEngine, about: Reported) {
     this.#engine = engine;
     this.#about = about;
   }
 
   async report(): Promise<EngineReport> {
     const engine = this.#engine;
+    const { program, version, namespace } = this.#about;
     const { user, system } = process.cpuUsage();
     const residentBytes = residentOf(this.#status);
     return {
-      program: this.#about.program,
-      version: this.#about.version,
+      program,
+      version,
+      ...(namespace !== undefined && { namespace }),
       runtime: runtimeText(),
       pid: process.pid,
       startSeconds: performance.timeOrigin / 1000,
@@ -96,3 +105,83 @@ function residentOf(status: number): number | undefined {
     return undefined;
   }
 }
+
+/** The network namespace of the main thread, as EngineReport has it. Not in the sandbox. */
+export function ownNamespace(): string | undefined {
+  try {
+    return readlinkSync('/proc/self/ns/net');
+  } catch {
+    return undefined;
+  }
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Most entries of a list, and characters of a text, that are read from an answer. */
+const MAX_ENTRIES = 1000;
+const MAX_TEXT = 128;
+
+/**
+ * Check the answer to the request `metrics`. What is missing or malformed in it counts as 0 or is left out.
+ * @returns undefined if it is no such answer
+ */
+export function readReport(answer: unknown): EngineReport | undefined {
+  const from = object(answer);
+  if (from === undefined || typeof from.program !== 'string') return undefined;
+  const pool = object(from.pool) ?? {};
+  const slots = (kind: string): { slots: number; used: number } => {
+    const of = object(pool[kind]) ?? {};
+    return { slots: count(of.slots), used: count(of.used) };
+  };
+  return {
+    program: text(from.program),
+    version: text(from.version),
+    runtime: text(from.runtime),
+    pid: count(from.pid),
+    ...(typeof from.namespace === 'string' && { namespace: text(from.namespace) }),
+    startSeconds: count(from.startSeconds),
+    processCpuUs: count(from.processCpuUs),
+    ...(typeof from.residentBytes === 'number' && { residentBytes: count(from.residentBytes) }),
+    counters: Object.fromEntries(
+      Object.entries(object(from.counters) ?? {})
+        .slice(0, MAX_ENTRIES)
+        .map(([name, value]) => [name, count(value)]),
+    ),
+    threads: list(from.threads).map(({ thread, userUs, systemUs }) => ({
+      thread: text(thread),
+      userUs: count(userUs),
+      systemUs: count(systemUs),
+    })),
+    histograms: list(from.histograms).map(({ name, buckets }) => ({
+      name: text(name),
+      buckets: pairs(buckets),
+    })),
+    flows: list(from.flows).map(({ proto, state, path, count: flows }) => ({
+      proto: text(proto),
+      state: text(state),
+      path: path === 'splice' ? 'splice' : 'tap',
+      count: count(flows),
+    })),
+    pool: { small: slots('small'), large: slots('large') },
+  };
+}
+
+const object = (value: unknown): Json | undefined =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : undefined;
+
+const list = (value: unknown): readonly Json[] =>
+  (Array.isArray(value) ? (value as readonly unknown[]) : [])
+    .slice(0, MAX_ENTRIES)
+    .map(object)
+    .filter((entry) => entry !== undefined);
+
+const text = (value: unknown): string => (typeof value === 'string' ? value.slice(0, MAX_TEXT) : '');
+
+/** A number that cannot be negative; 0 if it is none. */
+const count = (value: unknown): number =>
+  typeof value === 'number' && Number.isFinite(value) && value > 0 ? value : 0;
+
+const pairs = (value: unknown): readonly (readonly [number, number])[] =>
+  (Array.isArray(value) ? value : [])
+    .slice(0, MAX_ENTRIES)
+    .map((pair) => (Array.isArray(pair) ? [count(pair[0]), count(pair[1])] : [0, 0]));

@@ -9,6 +9,7 @@ export const COMMAND_NAMES = [
   'doctor',
   'selftest',
   'policy',
+  'metrics',
   'switch-over',
   'switch-back',
   'bug-report',

@@ -211,7 +211,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   ): Promise<ApiSocket | undefined> {
     const { settings, program, version, egress } = this.#start;
     if (settings.apiSocket === undefined) return undefined;
-    const { openApiOption } = await import('../api/server.ts');
+    const { openApiOption, ownNamespace } = await import('../api/server.ts');
     const ports = portsBeside(engine, published(settings));
     return openApiOption(
       settings.apiSocket,
@@ -219,6 +219,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
       {
         ...{ engine, ports, addresses, interfaceName, program, version: version(), egress },
         shaping: settings.shaping,
+        ...(this.netns.mainInside && { namespace: ownNamespace() }),
       },
       { onError: (error) => this.log('warning', error.message) },
     );

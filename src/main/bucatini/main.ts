@@ -51,6 +51,8 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         return await (await import('./selftest/selftest.ts')).selftest();
       case 'policy':
         return (await import('./policy.ts')).policy(settings, operands, tests);
+      case 'metrics':
+        return (await import('./metrics.ts')).metrics(settings, operands);
       case 'switch-over':
       case 'switch-back': {
         refuseOperands(operands);

@@ -72,6 +72,9 @@ export interface Settings extends EgressOptions {
   readonly apiSocket?: string;
   /** Where metrics are served; absent: nowhere. */
   readonly metrics?: ListenAddress;
+  /** Of `metrics`. */
+  readonly all?: boolean;
+  readonly listen?: ListenAddress;
   /** Of `policy test`. */
   readonly protocol?: string;
   readonly name?: string;
@@ -354,6 +357,21 @@ export const OPTIONS: readonly OptionSpec[] = [
     help: METRICS_HELP,
     commands: ENGINE,
     set: parsed('metrics', parseListenAddress),
+  },
+  {
+    name: 'all',
+    group: 'Diagnosis',
+    help: 'All instances of this user that were started with --api-socket auto, as without operands.',
+    commands: ['metrics'],
+    set: fixed('all', true),
+  },
+  {
+    name: 'listen',
+    value: LISTEN_ADDRESS,
+    group: 'Diagnosis',
+    help: 'Serve the metrics by HTTP until SIGTERM or SIGINT instead of printing them: on this port, on 127.0.0.1 unless ADDR is given, or on a Unix socket of mode 0600.',
+    commands: ['metrics'],
+    set: parsed('listen', parseListenAddress),
   },
   {
     name: 'log-level',

@@ -212,11 +212,23 @@ export const ENGINE_FAMILIES: readonly EngineFamily[] = [
 
 /** Of `bucatini metrics`, beside those of the engines. */
 export const INSTANCE_FAMILIES = {
+  count: {
+    name: 'bucatini_instances',
+    type: 'gauge',
+    help: 'Instances of this user that were started with --api-socket auto, or that were named',
+    labels: [],
+  },
   up: {
     name: 'bucatini_instance_up',
     type: 'gauge',
     help: '1: the instance has answered. 0: it has not; its other metrics are missing',
     labels: [],
+  },
+  container: {
+    name: 'bucatini_instance_container_info',
+    type: 'gauge',
+    help: 'Always 1: the container of Podman whose network namespace the instance serves, its name and id in the labels',
+    labels: ['id'],
   },
 } as const satisfies Record<string, FamilyInfo>;
 
@@ -226,6 +238,8 @@ export interface Reported {
   readonly labels: Labels;
   /** Absent: it has not answered. */
   readonly report?: EngineReport;
+  /** Id of the container; absent: none is known. */
+  readonly containerId?: string;
 }
 
 /** The families of one engine, which needs no labels to tell it from others. */
@@ -234,6 +248,7 @@ export const familiesOf = (report: EngineReport): readonly Family[] =>
 
 /** The families of several instances, each with its labels. */
 export function familiesOfInstances(instances: readonly Reported[]): readonly Family[] {
+  const count: Family = { ...INSTANCE_FAMILIES.count, samples: sum({}, instances.length) };
   const up: Family = {
     ...INSTANCE_FAMILIES.up,
     samples: instances.map(({ labels, report }) => ({ labels, value: report === undefined ? 0 : 1 })),
@@ -246,5 +261,11 @@ export function familiesOfInstances(instances: readonly Reported[]): readonly Fa
         : samples(report).map((sample) => ({ ...sample, labels: { ...labels, ...sample.labels } })),
     ),
   }));
-  return [up, ...others];
+  const container: Family = {
+    ...INSTANCE_FAMILIES.container,
+    samples: instances.flatMap(({ labels, containerId }) =>
+      containerId === undefined ? [] : sum({ ...labels, id: containerId }, 1),
+    ),
+  };
+  return [count, up, container, ...others];
 }

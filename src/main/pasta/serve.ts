@@ -264,7 +264,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   async openApi(engine: EngineHandle, { network }: PastaTap): Promise<ApiSocket | undefined> {
     const { conf, version } = this.#start;
     if (conf.apiSocket === undefined) return undefined;
-    const { openApiOption } = await import('../api/server.ts');
+    const { openApiOption, ownNamespace } = await import('../api/server.ts');
     const { addresses, interfaceName } = network;
     return openApiOption(
       conf.apiSocket,
@@ -273,6 +273,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         ...{ engine, ports: this.#forwarder!.addedPorts(engine), addresses },
         ...(!conf.spliceOnly && { interfaceName }),
         ...{ program: 'bucatini pasta', version, egress: this.#egress, shaping: conf.shaping },
+        namespace: ownNamespace(),
       },
       { onError: (error) => this.log('warning', error.message) },
     );

@@ -178,7 +178,9 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
       this.#egress.plan(this.#host!, this.#plan!.addresses, this.log);
       this.#egress.started(engine);
     }
+    const { ownNamespace } = await import('../api/server.ts');
     const api = await listen(this.#conf.apiSocket, {
+      ...(this.#conf.target.kind === 'netns' && { namespace: ownNamespace() }),
       egress: this.#egress,
       shaping: this.#conf.shaping,
       ...{ engine, ports: portsBeside(engine, []), addresses: this.#plan!.addresses },
