@@ -14,6 +14,7 @@ import type { EnginePlan, ListenerPlan, ShapingPlan } from '../../workers/engine
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { LISTEN_ADDRESS, type ListenAddress, parseListenAddress } from '../cli/listen-address.ts';
+import { LOG_FORMAT_OPTION, type LogFormat } from '../cli/log-option.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import {
   API_SOCKET_AUTO,
@@ -44,6 +45,9 @@ import {
   UsageError,
 } from '../cli/values.ts';
 import type { LogLevel } from '../host/log.ts';
+
+export { mayNeedLogFormat } from '../cli/log-option.ts';
+
 import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 
@@ -87,6 +91,8 @@ export interface Settings extends EgressOptions {
   readonly poolMib?: number;
   readonly pcap?: string;
   readonly logLevel: LogLevel;
+  /** Absent: text, or the journal. */
+  readonly logFormat?: LogFormat;
   readonly stats: boolean;
 }
 
@@ -381,6 +387,15 @@ export const OPTIONS: readonly OptionSpec[] = [
     default: 'warning for run, info for attach',
     commands: ENGINE,
     set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
+  },
+  {
+    name: LOG_FORMAT_OPTION.name,
+    value: LOG_FORMAT_OPTION.value,
+    group: 'Diagnosis',
+    help: LOG_FORMAT_OPTION.help,
+    default: LOG_FORMAT_OPTION.default,
+    commands: ENGINE,
+    set: parsed('logFormat', LOG_FORMAT_OPTION.parse),
   },
   { name: 'help', short: 'h', group: 'General', help: 'Print this text.', commands: ALL },
   { name: 'version', group: 'General', help: 'Print the version.', commands: ALL },

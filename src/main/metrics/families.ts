@@ -52,6 +52,9 @@ export function counterFamilyName(name: string, unit: string): string {
   return `bucatini_${noun}_total`;
 }
 
+/** `run` of "bucatini run". */
+export const shortProgram = (program: string): string => program.replace(/^bucatini /, '');
+
 const sum = (labels: Labels, value: number): readonly Sample[] => [{ labels, value }];
 
 const counters: readonly EngineFamily[] = COUNTERS.filter(({ name }) => !CPU.includes(name)).map(
@@ -146,7 +149,7 @@ export const ENGINE_FAMILIES: readonly EngineFamily[] = [
     type: 'gauge',
     help: 'Always 1: program, version and JavaScript runtime are in the labels',
     labels: ['program', 'version', 'runtime'],
-    samples: ({ program, version, runtime }) => sum({ program, version, runtime }, 1),
+    samples: ({ program, version, runtime }) => sum({ program: shortProgram(program), version, runtime }, 1),
   },
   {
     name: 'bucatini_start_time_seconds',

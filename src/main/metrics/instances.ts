@@ -5,7 +5,7 @@ import { ApiError, askApi } from '../api/client.ts';
 import { type EngineReport, readReport } from '../api/engine-report.ts';
 import { INFO_LIMIT_MS, type Instance, namedInstances } from '../api/instances.ts';
 import { findContainers } from './containers.ts';
-import { type Family, familiesOfInstances, type Labels, type Reported } from './families.ts';
+import { type Family, familiesOfInstances, type Labels, type Reported, shortProgram } from './families.ts';
 
 export interface Collected {
   readonly families: readonly Family[];
@@ -66,7 +66,7 @@ function labelsOf(
   report: EngineReport | undefined,
   container: string | undefined,
 ): Labels {
-  const program = report?.program.replace(/^bucatini /, '') ?? instance.program;
+  const program = report === undefined ? instance.program : shortProgram(report.program);
   return {
     pid: String(report?.pid ?? instance.pid),
     program,

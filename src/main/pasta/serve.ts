@@ -81,7 +81,8 @@ export async function servePasta(start: PastaStart): Promise<number> {
   await holdOutputs();
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
-    log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, strerrorOf));
+    const { line } = log;
+    log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header, line }, strerrorOf));
   }
   const pidFd = conf.pidFile === undefined ? undefined : openPidFile(conf.pidFile);
   const sockets = needsSockets(conf, rules)

@@ -26,7 +26,7 @@ import type { EgressControl } from '../host/egress-control.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
-import type { Log } from '../host/log.ts';
+import type { Log, LogLevel } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { NetnsHere } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
@@ -355,14 +355,26 @@ class NetnsEnd {
   }
 }
 
-/** Write a line to standard error. A closed standard error is no error. */
-export function say(text: string): void {
-  writeAll(2, `${text}\n`);
+/** Of --log-format, or of the journal. */
+let writer: Log | undefined;
+
+/** From now on messages are written by `log`. @param log  undefined: as text */
+export function useLogWriter(log: Log | undefined): void {
+  writer = log;
+}
+
+/**
+ * Write a line to standard error. A closed standard error is no error.
+ * @param level  for other formats than text, which does not show it
+ */
+export function say(text: string, level: LogLevel = 'info'): void {
+  if (writer !== undefined) writer(level, text);
+  else writeAll(2, `${text}\n`);
 }
 
 /** Log warnings and errors; drop the rest. */
 const logProblem: Log = (level, text) => {
-  if (level === 'error' || level === 'warning') say(text);
+  if (level === 'error' || level === 'warning') say(text, level);
 };
 
 /** Write a text to standard output or error, whose other end may be closed or may not read. */

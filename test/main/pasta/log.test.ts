@@ -34,7 +34,7 @@ describe('log file of pasta', () => {
   it('full: whole oldest lines are dropped, and the first line reports it', () => {
     const file = open('b', 4096);
     for (let i = 0; i < 1000; i++) {
-      file.write(`${i}.0000: line number ${i}`);
+      file.write(`${i}.0000: line number ${i}`, `${i}.0000`);
       expect(statSync(`${dir}/b`).size).toBeLessThanOrEqual(4096);
     }
     const [header = '', ...lines] = readFileSync(`${dir}/b`, 'utf8').trimEnd().split('\n');
