@@ -147,11 +147,7 @@ export function readReport(answer: unknown): EngineReport | undefined {
         .slice(0, MAX_ENTRIES)
         .map(([name, value]) => [name, count(value)]),
     ),
-    threads: list(from.threads).map(({ thread, userUs, systemUs }) => ({
-      thread: text(thread),
-      userUs: count(userUs),
-      systemUs: count(systemUs),
-    })),
+    threads: threads(from.threads),
     histograms: list(from.histograms).map(({ name, buckets }) => ({
       name: text(name),
       buckets: pairs(buckets),
@@ -164,6 +160,16 @@ export function readReport(answer: unknown): EngineReport | undefined {
     })),
     pool: { small: slots('small'), large: slots('large') },
   };
+}
+
+/** Each name once: it tells samples apart. */
+function threads(value: unknown): EngineReport['threads'] {
+  const all = list(value).map(({ thread, userUs, systemUs }) => ({
+    thread: text(thread),
+    userUs: count(userUs),
+    systemUs: count(systemUs),
+  }));
+  return [...new Map(all.map((one) => [one.thread, one])).values()];
 }
 
 const object = (value: unknown): Json | undefined =>

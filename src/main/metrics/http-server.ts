@@ -17,10 +17,12 @@ import { answerBytes, type HttpAnswer, type HttpRequest, parseHead, statusAnswer
 
 /** When one more client connects, the one that has waited longest is closed. */
 const MAX_CLIENTS = 32;
-/** From the connection to the whole head of the request. */
-const HEAD_LIMIT_MS = 5000;
-/** From there to the last byte of the answer: a reader that is slower is cut. */
-const ANSWER_LIMIT_MS = 10_000;
+const TIME_LIMITS = {
+  /** From the connection to the whole head of the request. */
+  headMs: 5000,
+  /** From there to the last byte of the answer: a reader that is slower is cut. */
+  answerMs: 10_000,
+} as const;
 /** How long the client may take to close its side after the answer. */
 const LINGER_MS = 1000;
 
@@ -34,6 +36,8 @@ export interface MetricsOptions {
   /** The current values. Called for one request after the other; requests that come meanwhile share its result. */
   families(): Promise<readonly Family[]>;
   onError(error: Error): void;
+  /** For tests. */
+  readonly limits?: { readonly headMs: number; readonly answerMs: number };
 }
 
 export class MetricsServer {
@@ -110,13 +114,14 @@ export class MetricsServer {
     this.#clients.add(socket);
     let received = Buffer.alloc(0);
     let done = false;
-    let timer = setTimeout(() => answer(408, 'GET'), HEAD_LIMIT_MS);
+    const { headMs, answerMs } = this.#options.limits ?? TIME_LIMITS;
+    let timer = setTimeout(() => answer(408, 'GET'), headMs);
     socket.on('close', () => clearTimeout(timer));
     const answer = (reply: HttpAnswer | number, method: string): void => {
       done = true;
       received = Buffer.alloc(0);
       clearTimeout(timer);
-      timer = setTimeout(() => socket.destroy(), ANSWER_LIMIT_MS);
+      timer = setTimeout(() => socket.destroy(), answerMs);
       socket.end(answerBytes(typeof reply === 'number' ? statusAnswer(reply) : reply, method), () => {
         // What the client still sends is read: a socket closed with unread data resets the connection.
         clearTimeout(timer);
@@ -134,7 +139,7 @@ export class MetricsServer {
       if ('status' in head) return answer(head.status, 'GET');
       done = true;
       clearTimeout(timer);
-      timer = setTimeout(() => socket.destroy(), ANSWER_LIMIT_MS);
+      timer = setTimeout(() => socket.destroy(), answerMs);
       this.#answer(head).then(
         (reply) => {
           if (!socket.destroyed) answer(reply, head.method);
