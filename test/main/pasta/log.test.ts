@@ -46,6 +46,32 @@ describe('log file of pasta', () => {
     expect(numbers.at(-1)).toBe(999);
   });
 
+  it('--log-format json: every line of the file is JSON, also after a cut', () => {
+    const line = (level: string, text: string): string => JSON.stringify({ level, text });
+    const log = new PastaLog();
+    log.useWriter({ line, log: () => {} });
+    const options = { path: `${dir}/j`, maxBytes: 4096, header: 'pasta 1', line: log.line };
+    log.toFile(new LogFile(options, String));
+    log.leaveForBackground(undefined);
+    for (let i = 0; i < 200; i++) log.log('info', `line "${i}"`);
+    const lines = readFileSync(`${dir}/j`, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((text) => JSON.parse(text));
+    expect(lines[0].text).toMatch(/^pasta 1 - log truncated at \d+\.\d{4}$/);
+    expect(lines.at(-1)).toEqual({ level: 'info', text: 'line "199"' });
+  });
+
+  it('standard error is the journal: entries go there, in the background too', () => {
+    const entries: string[] = [];
+    const log = new PastaLog();
+    log.useWriter({ log: (level, text) => entries.push(`${level} ${text}`) });
+    log.log('info', 'one');
+    log.leaveForBackground(() => entries.push('not to the system log'));
+    log.log('error', 'two');
+    expect(entries).toEqual(['info one', 'error two']);
+  });
+
   it('cannot be opened: the error names the file', () => {
     expect(() => open('missing/c', 4096)).toThrow(`Couldn't open log file ${dir}/missing/c: `);
   });
