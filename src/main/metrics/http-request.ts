@@ -82,11 +82,10 @@ export const statusAnswer = (status: number): HttpAnswer => ({
  * @param method  HEAD: without the body
  */
 export function answerBytes({ status, type, body }: HttpAnswer, method: string): Buffer {
-  const bytes = Buffer.from(body);
   const head = [
     `HTTP/1.1 ${status} ${REASONS[status]}`,
     `Content-Type: ${type}`,
-    `Content-Length: ${bytes.length}`,
+    `Content-Length: ${Buffer.byteLength(body)}`,
     'Cache-Control: no-store',
     'X-Content-Type-Options: nosniff',
     ...(status === 405 ? ['Allow: GET, HEAD'] : []),
@@ -95,5 +94,5 @@ export function answerBytes({ status, type, body }: HttpAnswer, method: string):
     '',
     '',
   ].join('\r\n');
-  return method === 'HEAD' ? Buffer.from(head) : Buffer.concat([Buffer.from(head), bytes]);
+  return Buffer.from(method === 'HEAD' ? head : head + body);
 }

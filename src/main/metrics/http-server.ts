@@ -7,6 +7,7 @@
  */
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { collectGarbage } from '#runtime/program';
 import { strerrorOf } from '../../sys/error.ts';
 import { type ListenAddress, listenAddressText } from '../cli/listen-address.ts';
 import { UsageError } from '../cli/values.ts';
@@ -23,6 +24,12 @@ const TIME_LIMITS = {
   /** From there to the last byte of the answer: a reader that is slower is cut. */
   answerMs: 10_000,
 } as const;
+/**
+ * An answer makes half a MiB of garbage, and collecting it takes 8 ms: after this many answers, and so long after
+ * the last of them (docs/decisions/132-metrics.md).
+ */
+const COLLECT_EVERY = 10;
+const COLLECT_AFTER_MS = 100;
 /** How long the client may take to close its side after the answer. */
 const LINGER_MS = 1000;
 
@@ -47,6 +54,7 @@ export class MetricsServer {
   readonly #clients = new Set<Socket>();
   #families: Promise<readonly Family[]> | undefined;
   #file: SocketFile | undefined;
+  #answers = 0;
 
   constructor(options: MetricsOptions) {
     this.#options = options;
@@ -159,6 +167,7 @@ export class MetricsServer {
     const format = negotiate(accept);
     if (format === undefined) return 406;
     const body = await exposition(await this.#collect(), format);
+    if (++this.#answers % COLLECT_EVERY === 0) setTimeout(collectGarbage, COLLECT_AFTER_MS);
     return { status: 200, type: CONTENT_TYPES[format], body };
   }
 
