@@ -2,6 +2,8 @@
 /** docs/metrics.md and the Grafana dashboard name only what is exported. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import type { CommandName } from '../../../src/main/bucatini/commands.ts';
+import { parseArguments } from '../../../src/main/bucatini/options.ts';
 import { ENGINE_FAMILIES, INSTANCE_FAMILIES } from '../../../src/main/metrics/families.ts';
 import { generatedDocs } from '../../../src/main/metrics/texts.ts';
 import { repoRoot } from '../../support/engines.ts';
@@ -87,7 +89,17 @@ describe('dashboard', () => {
   });
 });
 
-describe('docs/metrics.md', () => {
+describe('docs/metrics.md and docs/logs.md', () => {
+  it.each(['metrics', 'logs'])('%s: every command of ours is one', (name) => {
+    const text = readFileSync(`${repoRoot}/docs/${name}.md`, 'utf8');
+    const commands = [...text.matchAll(/^(?: {4}|ExecStart=.*\/)bucatini ([^#\n]*)/gm)];
+    expect(commands.length).toBeGreaterThan(0);
+    for (const [line, words = ''] of commands) {
+      const [command, ...args] = words.trim().split(/ +/);
+      expect(parseArguments(command as CommandName, args), line).toMatchObject({ kind: 'go' });
+    }
+  });
+
   it('has the tables of the source', () => {
     for (const [file, text] of generatedDocs())
       expect(readFileSync(`${repoRoot}/${file}`, 'utf8')).toBe(text);
