@@ -183,9 +183,9 @@ const list = (value: unknown): readonly Json[] =>
 
 const text = (value: unknown): string => (typeof value === 'string' ? value.slice(0, MAX_TEXT) : '');
 
-/** A number that cannot be negative; 0 if it is none. */
+/** A number from 0 to what counters count exactly; 0 if it is none. */
 const count = (value: unknown): number =>
-  typeof value === 'number' && Number.isFinite(value) && value > 0 ? value : 0;
+  typeof value === 'number' && value > 0 ? Math.min(value, Number.MAX_SAFE_INTEGER) : 0;
 
 const pairs = (value: unknown): readonly (readonly [number, number])[] =>
   (Array.isArray(value) ? value : [])

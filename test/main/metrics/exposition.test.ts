@@ -213,7 +213,7 @@ describe('reports of other processes', () => {
         const text = await exposition(familiesOfInstances([one]), 'text');
         expect(lint(text)).toEqual([]);
       }),
-      { numRuns: 30 },
+      { numRuns: 50 },
     );
     for (const none of [undefined, null, 3, [], {}, { program: 3 }]) expect(readReport(none)).toBeUndefined();
   });
