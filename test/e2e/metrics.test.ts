@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * Metrics of real engines with real traffic, from the sandbox and from the outside, and their log in other formats.
- * One thread plan: these run on the main thread.
+ * Metrics of real engines with real traffic, from the sandbox and from the outside, and their log in other
+ * formats. One thread plan: these run on the main thread.
  */
 import { rmSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';

@@ -1,5 +1,8 @@
 // @vitest: beside
-/** Log lines as logfmt and JSON, and entries of the journal: no text ends one early, or is obeyed by a terminal. */
+/**
+ * Log lines as logfmt and JSON, and entries of the journal: no text ends one early, or is obeyed by a
+ * terminal.
+ */
 
 import { fstatSync } from 'node:fs';
 import fc from 'fast-check';
@@ -9,7 +12,9 @@ import { LOG_LEVELS } from '../../src/workers/thread/log-levels.ts';
 
 const FIELDS = { program: 'run', version: '1.2.3' };
 const NOW = new Date(Date.UTC(2026, 10, 29, 8, 14, 31, 123));
-/** Line ends, what a terminal obeys, quotes and escapes, text in several scripts, half of a surrogate pair. */
+/**
+ * Line ends, what a terminal obeys, quotes and escapes, text in several scripts, half of a surrogate pair.
+ */
 const HOSTILE = 'a "b" = \\ \n\r\t\0\x1b[2J\x7f\x9b31m\u2028\u202ereversed\u200f é 漢 🙂 \ud800 level=error';
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be in a line
 const UNSAFE = /[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]/;

@@ -1,8 +1,8 @@
 // bundle: rare
 /**
  * Formats of log lines other than text (`--log-format`), and the journal of systemd. Messages may contain any
- * character, also of names that programs inside have chosen: none ends a line or a value early, and none reaches
- * a terminal that would obey it.
+ * character, also of names that programs inside have chosen: none ends a line or a value early, and none
+ * reaches a terminal that would obey it.
  *
  *   logfmt   time=2026-11-29T08:14:31.123Z level=warning program=run pid=4711 msg="text with \"quotes\""
  *   json     {"time":"2026-11-29T08:14:31.123Z","level":"warning","program":"run","pid":4711,"msg":"text"}
@@ -21,10 +21,15 @@ export interface LogFields {
   readonly version: string;
 }
 
-/** Characters that JSON leaves as they are, but a terminal may obey, or a reader may take for the end of a line. */
+/**
+ * Characters that JSON leaves as they are, but a terminal may obey, or a reader may take for the end of a
+ * line.
+ */
 const UNSAFE = /[\u007f-\u009f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]/g;
 
-/** A string of JSON, and of logfmt, whose quoted values Go's strconv.Unquote reads: the escapes are the same. */
+/**
+ * A string of JSON, and of logfmt, whose quoted values Go's strconv.Unquote reads: the escapes are the same.
+ */
 const quotedText = (text: string): string =>
   JSON.stringify(text.toWellFormed()).replace(
     UNSAFE,
@@ -84,8 +89,8 @@ function field(name: string, value: Buffer): Buffer {
 const JOURNAL_SOCKET = '/run/systemd/journal/socket';
 
 /**
- * Whether standard error is connected to the journal: JOURNAL_STREAM names device and inode of the stream that
- * systemd has opened (systemd.exec(5)); a caller may have redirected standard error since.
+ * Whether standard error is connected to the journal: JOURNAL_STREAM names device and inode of the stream
+ * that systemd has opened (systemd.exec(5)); a caller may have redirected standard error since.
  */
 export function stderrIsJournal(stream: string | undefined): boolean {
   const [, device, inode] = /^([0-9]+):([0-9]+)$/.exec(stream ?? '') ?? [];

@@ -1,7 +1,8 @@
 // bundle: rare
 /**
- * Which container a network namespace belongs to. Podman and CRI-O start each container under a process conmon,
- * whose command line has the container's name and id, and whose child is in the container's namespaces.
+ * Which container a network namespace belongs to. Podman and CRI-O start each container under a process
+ * conmon, whose command line has the container's name and id, and whose child is in the container's
+ * namespaces.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
@@ -14,7 +15,8 @@ export interface Container {
 /**
  * The containers that this user can see.
  * @param proc  /proc
- * @returns by network namespace, as "net:[NUMBER]". Of the containers of a pod, which share one, the first to start
+ * @returns by network namespace, as "net:[NUMBER]". Of the containers of a pod, which share one, the first to
+ *   start
  */
 export function findContainers(proc = '/proc'): ReadonlyMap<string, Container> {
   const found = new Map<string, Container>();

@@ -15,8 +15,8 @@ export interface Exporter {
 }
 
 /**
- * Listen, in the network namespace of the host: call it before the main thread moves (host/netns.ts). Requests
- * wait until there is an engine.
+ * Listen, in the network namespace of the host: call it before the main thread moves (host/netns.ts).
+ * Requests wait until there is an engine.
  * @throws UsageError
  */
 export async function openMetrics(to: ListenAddress, about: Exporter, log: Log): Promise<MetricsEndpoint> {

@@ -1,7 +1,7 @@
 // bundle: rare
 /**
- * What is exported, and under which names: one table for the exporter, docs/metrics.md and the tests. Names of
- * counters are made from those of src/ring/counters.ts by the conventions of Prometheus
+ * What is exported, and under which names: one table for the exporter, docs/metrics.md and the tests. Names
+ * of counters are made from those of src/ring/counters.ts by the conventions of Prometheus
  * (https://prometheus.io/docs/practices/naming/): snake_case, base units, the unit at the end, then `_total`.
  */
 import { Drop } from '../../proto/drop.ts';
@@ -71,8 +71,8 @@ const counters: readonly EngineFamily[] = COUNTERS.filter(({ name }) => !CPU.inc
 export const CAUSES: readonly string[] = [...Object.keys(Drop), ...Object.keys(StageDrop)];
 
 /**
- * Upper bounds of the buckets. The engine counts in buckets whose borders are powers of two (ring/histograms.ts);
- * at these borders a cumulative count is exact.
+ * Upper bounds of the buckets. The engine counts in buckets whose borders are powers of two
+ * (ring/histograms.ts); at these borders a cumulative count is exact.
  */
 const BOUNDS = {
   /** Microseconds; the engine counts whole ones, so a value below 16 µs counts as at most 15. */

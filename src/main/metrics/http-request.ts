@@ -1,7 +1,7 @@
 // bundle: rare
 /**
- * The part of HTTP/1.1 that an exporter needs (RFC 9112): the head of a request for one of a few resources. What
- * is malformed or too long is an error status, never a guess.
+ * The part of HTTP/1.1 that an exporter needs (RFC 9112): the head of a request for one of a few resources.
+ * What is malformed or too long is an error status, never a guess.
  */
 
 /** Most bytes of a request's head. */

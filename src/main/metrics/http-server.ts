@@ -1,8 +1,8 @@
 // bundle: rare
 /**
- * The HTTP server of `--metrics` and `bucatini metrics --listen`: GET and HEAD of /metrics and /. One request for
- * each connection. It runs on the main thread, in the sandbox too, so it is made of node:net, whose calls the
- * sandbox knows: how the servers of node:http keep the bounds below differs between the runtimes
+ * The HTTP server of `--metrics` and `bucatini metrics --listen`: GET and HEAD of /metrics and /. One request
+ * for each connection. It runs on the main thread, in the sandbox too, so it is made of node:net, whose calls
+ * the sandbox knows: how the servers of node:http keep the bounds below differs between the runtimes
  * (docs/decisions/132-metrics.md).
  */
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
@@ -25,8 +25,8 @@ const TIME_LIMITS = {
   answerMs: 10_000,
 } as const;
 /**
- * An answer makes half a MiB of garbage, and collecting it takes 8 ms: after this many answers, and so long after
- * the last of them (docs/decisions/132-metrics.md).
+ * An answer makes half a MiB of garbage, and collecting it takes 8 ms: after this many answers, and so long
+ * after the last of them (docs/decisions/132-metrics.md).
  */
 const COLLECT_EVERY = 10;
 const COLLECT_AFTER_MS = 100;
@@ -40,7 +40,10 @@ const HOME: HttpAnswer = {
 };
 
 export interface MetricsOptions {
-  /** The current values. Called for one request after the other; requests that come meanwhile share its result. */
+  /**
+   * The current values. Called for one request after the other; requests that come meanwhile share its
+   * result.
+   */
   families(): Promise<readonly Family[]>;
   onError(error: Error): void;
   /** For tests. */

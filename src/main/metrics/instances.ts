@@ -74,7 +74,9 @@ function labelsOf(
   };
 }
 
-/** Two instances may have one process id, in different PID namespaces: then they get a label for their socket. */
+/**
+ * Two instances may have one process id, in different PID namespaces: then they get a label for their socket.
+ */
 function distinct(labelled: readonly Reported[], answers: readonly Answer[]): readonly Reported[] {
   const key = ({ labels }: Reported): string => JSON.stringify(labels);
   const counts = Map.groupBy(labelled, key);

@@ -1,5 +1,8 @@
 // @vitest: beside
-/** What is exported, and under which names: a check like that of `promtool check metrics`, which must find nothing. */
+/**
+ * What is exported, and under which names: a check like that of `promtool check metrics`, which must find
+ * nothing.
+ */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readReport } from '../../../src/main/api/engine-report.ts';
