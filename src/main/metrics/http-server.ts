@@ -212,5 +212,7 @@ function whyNot(to: ListenAddress, cause: unknown): string {
     return 'another program listens on this port; choose another one';
   if (code === 'EADDRNOTAVAIL' && to.kind === 'tcp')
     return `this host does not have the address ${to.address}`;
+  if (code === 'EACCES' && to.kind === 'tcp')
+    return 'permission denied: low ports are for root on this host; choose one from 1024 on';
   return `cannot listen: ${strerrorOf(cause)}`;
 }
