@@ -153,10 +153,12 @@ bucatini_other{a="\\x"} 1
 });
 
 describe('histograms', () => {
+  /** Of every size, as likely as any other. */
+  const VALUE = fc.double({ min: 0, max: 27, noNaN: true }).map((exponent) => 2 ** exponent - 1);
   it('cumulative counts are exact at every bound, whatever was recorded', () => {
     for (const unit of ['us', 'frames'] as const)
       fc.assert(
-        fc.property(fc.array(fc.double({ min: 0, max: 2 ** 27, noNaN: true })), (values) => {
+        fc.property(fc.array(VALUE), (values) => {
           const recorded = unit === 'us' ? values : values.map(Math.floor);
           const buckets = new Map<number, number>();
           for (const value of recorded) {
