@@ -154,7 +154,7 @@ bucatini_other{a="\\x"} 1
 
 describe('histograms', () => {
   /** Of every size, as likely as any other. */
-  const VALUE = fc.double({ min: 0, max: 27, noNaN: true }).map((exponent) => 2 ** exponent - 1);
+  const VALUE = fc.integer({ min: 0, max: 2700 }).map((n) => 2 ** (n / 100) - 1);
   it('cumulative counts are exact at every bound, whatever was recorded', () => {
     for (const unit of ['us', 'frames'] as const)
       fc.assert(
