@@ -239,7 +239,7 @@ keep_for_command() {
       "$entry" | '' | *[!A-Za-z0-9_]* | [0-9]* | [a-z]*) ;;
       BUCATINI_KEPT_*) [ "${name#BUCATINI_KEPT_}" -le "${parts:-0}" ] || unset "$name" ;; # not one of ours
       BUCATINI_* | PASTA_* | SLIRP4NETNS_*) ;;
-      PATH | TZ | TZDIR | XDG_RUNTIME_DIR | LD_LIBRARY_PATH | NIX_LD | NIX_LD_LIBRARY_PATH | LC_ALL) ;;
+      PATH | TZ | TZDIR | XDG_RUNTIME_DIR | JOURNAL_STREAM | LD_LIBRARY_PATH | NIX_LD | NIX_LD_LIBRARY_PATH | LC_ALL) ;;
       *) command unset "$name" ;; # "command": where a shell has made it read-only, as bash does UID, the script goes on
     esac
   done 2>/dev/null

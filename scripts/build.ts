@@ -77,7 +77,8 @@ const written = new Set<string>();
 for (const { module: entry, kind, name } of entries) {
   const bundle = await rolldown({
     input: { [name]: `${out}/${entry}.js` },
-    external: (id) => !/^[./#]/.test(id),
+    // Of prom-client only the registry is used: bundled, it needs no installed package.
+    external: (id) => !/^[./#]|^prom-client\//.test(id),
     resolve: { alias: runtimeAlias },
     platform: 'node',
     // A thread that is started early gets its task through its default export; exports of other entries are
@@ -88,7 +89,7 @@ for (const { module: entry, kind, name } of entries) {
     checks: { ineffectiveDynamicImport: false },
   });
   const isStart = (id: string): boolean =>
-    moduleOf(id) !== entry && !isBoot(id) && !isRare(entry, moduleOf(id));
+    moduleOf(id) !== entry && !isBoot(id) && !isRare(entry, moduleOf(id)) && !id.includes('/node_modules/');
   const { output } = await bundle.write({
     dir: bundled,
     format: 'esm',

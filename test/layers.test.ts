@@ -53,9 +53,10 @@ const FOLDERS: Record<string, readonly string[]> = {
   'main/cli': ['main/process'],
   'main/host': ['main/process', 'main/cli', 'main/api'],
   'main/api': ['main/process', 'main/cli', 'main/host'],
-  'main/bucatini': ['main/process', 'main/cli', 'main/host', 'main/api'],
-  'main/pasta': ['main/process', 'main/cli', 'main/host', 'main/api'],
-  'main/slirp4netns': ['main/process', 'main/cli', 'main/host', 'main/api'],
+  'main/metrics': ['main/process', 'main/cli', 'main/host', 'main/api'],
+  'main/bucatini': ['main/process', 'main/cli', 'main/host', 'main/api', 'main/metrics'],
+  'main/pasta': ['main/process', 'main/cli', 'main/host', 'main/api', 'main/metrics'],
+  'main/slirp4netns': ['main/process', 'main/cli', 'main/host', 'main/api', 'main/metrics'],
 };
 const EXCEPTIONS: readonly string[] = [
   // A report on a running instance parses its command line.

@@ -98,6 +98,10 @@ export class SlotStack {
     return this.#free;
   }
 
+  get used(): number {
+    return this.#slots.length - this.#free;
+  }
+
   get capacity(): number {
     return this.#slots.length;
   }

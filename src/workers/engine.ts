@@ -58,11 +58,11 @@ import type {
 } from './engine-plan.ts';
 import { divideBuckets } from './flow/flow-owner.ts';
 import { type FlowPage, NO_FLOWS } from './flow/flow-report.ts';
-import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
+import { countFlows, type FlowCount, type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import { LaneGrowth } from './lane-growth.ts';
 import { stageDropName } from './link/stage-drop.ts';
 import type { ListenFailure } from './listen/listener-table.ts';
-import type { ThreadMessage, ThreadReport, ThreadTask } from './packet-thread.ts';
+import type { SlotCount, ThreadMessage, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread, holdPacketProgram, packetProgram } from './packet-worker.ts';
 import { laneCount, startedThreads, type ThreadPlan, threadPlan } from './placement.ts';
 import { PcapWriter } from './tap/pcap.ts';
@@ -145,6 +145,8 @@ export interface EngineHandle {
    * @returns how many flows were ended, when all packet threads have it
    */
   setEgress(plan: EgressPlan | undefined): Promise<number>;
+  /** What only the packet threads know. Asks each of them. */
+  measure(): Promise<EngineMeasures>;
   /** At most `limit` flows in the order of their ids, beginning after the id `after` (-1: with the first). */
   listFlows(after: number, limit: number): Promise<FlowList>;
 }
@@ -184,6 +186,14 @@ function privilegedPortRemedy({ errno, port }: ListenFailure, listener: Listener
 export interface ThreadCounters {
   readonly thread: string;
   readonly counters: Record<string, number>;
+}
+
+/** The answer to EngineHandle.measure(). */
+export interface EngineMeasures {
+  /** Live flows; combinations that there are none of are left out. */
+  readonly flows: readonly FlowCount[];
+  /** Slots of the pool, and those that are not free. */
+  readonly pool: Readonly<Record<'small' | 'large', { readonly slots: number; readonly used: number }>>;
 }
 
 export interface EngineHistogram extends HistogramInfo {
@@ -259,6 +269,8 @@ class Engine implements EngineHandle {
   readonly #sharing: readonly PromiseWithResolvers<void>[][];
   /** By thread: requests that wait for an answer, oldest first. */
   readonly #flowPages: readonly PromiseWithResolvers<FlowPage>[][];
+  /** By thread: requests `slots` that wait for an answer, oldest first. */
+  readonly #slotsAsked: readonly PromiseWithResolvers<SlotCount>[][];
   /** By thread: requests `egress` that wait for an answer, oldest first. */
   readonly #egressTaken: readonly PromiseWithResolvers<number>[][];
   readonly #onReadable = new Map<number, () => void>();
@@ -290,6 +302,7 @@ class Engine implements EngineHandle {
     });
     this.#flowPages = Array.from({ length: threads.threads }, () => []);
     this.#sharing = Array.from({ length: threads.threads }, () => []);
+    this.#slotsAsked = Array.from({ length: threads.threads }, () => []);
     this.#egressTaken = Array.from({ length: threads.threads }, () => []);
     this.#pcapFd = plan.pcapFile === undefined ? -1 : openPcap(plan.pcapFile);
     this.#logs = new LogReader(sab, layout);
@@ -428,6 +441,7 @@ class Engine implements EngineHandle {
     else if (report.kind === 'egress') this.#egressTaken[thread]!.shift()?.resolve(report.ended);
     else if (report.kind === 'readable') this.#onReadable.get(report.fd)?.();
     else if (report.kind === 'flows') this.#flowPages[thread]!.shift()?.resolve(report.page);
+    else if (report.kind === 'slots') this.#slotsAsked[thread]!.shift()?.resolve(report.used);
     else if (report.kind !== 'failed') this.#lanes?.onReport(thread, report);
     else {
       const error = new Error(report.message);
@@ -638,6 +652,29 @@ class Engine implements EngineHandle {
     add: readonly ListenerPlan[],
   ): Promise<readonly ListenFailure[]> {
     return this.#askForListeners({ kind: 'changeListeners', remove, add }, add);
+  }
+
+  async measure(): Promise<EngineMeasures> {
+    const [flows, ...used] = await Promise.all([
+      countFlows(this.#askForFlows, this.#threads.shards),
+      ...this.#ports.map((_, thread) => this.#askForSlots(thread)),
+    ]);
+    const { smallSlots, largeSlots } = this.#layout;
+    const sum = (kind: keyof SlotCount): number => used.reduce((n, slots) => n + slots[kind], 0);
+    return {
+      flows,
+      pool: {
+        small: { slots: smallSlots, used: sum('small') },
+        large: { slots: largeSlots, used: sum('large') },
+      },
+    };
+  }
+
+  #askForSlots(thread: number): Promise<SlotCount> {
+    const answer = Promise.withResolvers<SlotCount>();
+    this.#slotsAsked[thread]!.push(answer);
+    this.#postTo(thread, { kind: 'slots' });
+    return answer.promise;
   }
 
   listFlows(after: number, limit: number): Promise<FlowList> {

@@ -6,7 +6,13 @@
  */
 import { addressText } from '../proto/address.ts';
 import { IpProtocol } from '../proto/ipv4.ts';
-import { FLOW_FIELDS, FLOW_STATE_NAMES, FlowField, type FlowPage } from './flow/flow-report.ts';
+import {
+  FLOW_FIELDS,
+  FLOW_STATE_NAMES,
+  FlowField,
+  type FlowPage,
+  MAX_PAGE_FLOWS,
+} from './flow/flow-report.ts';
 
 /** More than any section has. */
 const PLACES = 2 ** 20;
@@ -82,14 +88,49 @@ export async function listFlows(
   return { flows, more: false };
 }
 
+/** How many flows there are of one kind. */
+export interface FlowCount extends Pick<FlowInfo, 'proto' | 'state' | 'path'> {
+  readonly count: number;
+}
+
+const STATES = FLOW_STATE_NAMES.length;
+
+/** Count the flows by protocol, state and path. Combinations that there are none of are left out. */
+export async function countFlows(ask: FlowPages, shards: number): Promise<readonly FlowCount[]> {
+  /** By proto * STATES + state. */
+  const counts = { tap: new Map<number, number>(), splice: new Map<number, number>() };
+  for (let section = 0; section < shards + SPLICE_SECTIONS; section++) {
+    const of = section < shards ? counts.tap : counts.splice;
+    for (let place = 0; place >= 0; ) {
+      const page = await ask(section, place, MAX_PAGE_FLOWS);
+      for (let at = 0; at < page.rows.length; at += FLOW_FIELDS) {
+        const key = page.rows[at + FlowField.proto]! * STATES + page.rows[at + FlowField.state]!;
+        of.set(key, (of.get(key) ?? 0) + 1);
+      }
+      place = page.next;
+    }
+  }
+  return (['tap', 'splice'] as const).flatMap((path) =>
+    Array.from(counts[path], ([key, count]) => ({
+      proto: protocolName(Math.floor(key / STATES)),
+      state: stateName(key % STATES),
+      path,
+      count,
+    })),
+  );
+}
+
+const protocolName = (proto: number): string => PROTOCOL_NAMES.get(proto) ?? String(proto);
+const stateName = (state: number): string => FLOW_STATE_NAMES[state] ?? 'unknown';
+
 function flowInfo(section: number, isSplice: boolean, rows: Float64Array, at: number): FlowInfo {
   const field = (index: number): number => rows[at + index]!;
   const address = (index: number): string =>
     addressText(Uint32Array.from(rows.subarray(at + index, at + index + 4)), 0);
   return {
     id: section * PLACES + field(FlowField.place),
-    proto: PROTOCOL_NAMES.get(field(FlowField.proto)) ?? String(field(FlowField.proto)),
-    state: FLOW_STATE_NAMES[field(FlowField.state)] ?? 'unknown',
+    proto: protocolName(field(FlowField.proto)),
+    state: stateName(field(FlowField.state)),
     path: isSplice ? 'splice' : 'tap',
     guestAddress: address(FlowField.guestAddress),
     guestPort: field(FlowField.guestPort),

@@ -41,6 +41,7 @@ const FEW_LISTENERS = 128;
 const CALM_SHARE = 0.05;
 /** Most rounds of the reader before its queue is detached. */
 const DRAIN_ROUNDS = 64;
+const NO_SLOTS: SlotCount = { small: 0, large: 0 };
 /** Most other descriptors that are open when listeners are made. */
 const OTHER_DESCRIPTORS = 128;
 
@@ -87,9 +88,18 @@ export type ThreadReport =
   /** The answer to `watch`: there is something to read, or an error. */
   | { readonly kind: 'readable'; readonly fd: number }
   /** The answer to `flows`. */
-  | { readonly kind: 'flows'; readonly page: FlowPage };
+  | { readonly kind: 'flows'; readonly page: FlowPage }
+  /** The answer to `slots`: those of the thread's stages that are not free. */
+  | { readonly kind: 'slots'; readonly used: SlotCount };
+/** A number of slots of each kind. */
+export interface SlotCount {
+  readonly small: number;
+  readonly large: number;
+}
+
 /** Messages of the main thread to a packet thread. */
 export type ThreadMessage =
+  | { readonly kind: 'slots' }
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
   /** The egress policy is another one; absent: none. */
@@ -259,6 +269,7 @@ class PacketThread {
       } else if (message.kind === 'shaping')
         for (const lines of this.#built.lines) lines.configure(message.plan, performance.now());
       else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
+      else if (message.kind === 'slots') this.#reportSlots();
       else if (message.kind === 'startThread') startPacketThread(message.program, message.name, message.task);
       else if (message.kind === 'give') this.#built.mover!.give(message, performance.now());
       else if (message.kind === 'queue') this.#setQueue(message.attached);
@@ -325,6 +336,14 @@ class PacketThread {
     const source = this.#built.flowSources.get(section);
     const page = source === undefined ? NO_FLOWS : flowPage(source, from, limit);
     this.#task.port.postMessage({ kind: 'flows', page } satisfies ThreadReport);
+  }
+
+  #reportSlots(): void {
+    const { reader, hostIo } = this.#built;
+    const a = reader?.slotsUsed ?? NO_SLOTS;
+    const b = hostIo?.slotsUsed ?? NO_SLOTS;
+    const used = { small: a.small + b.small, large: a.large + b.large };
+    this.#task.port.postMessage({ kind: 'slots', used } satisfies ThreadReport);
   }
 
   /** In the sandbox these calls are forbidden, and the thread that started this one has made them. */

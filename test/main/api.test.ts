@@ -26,6 +26,10 @@ class Listeners {
   counters = () => ({ bytesFromGuest: 7 });
   threadCounters = () => [{ thread: 'packets', counters: this.counters() }];
   histograms = () => [];
+  measure = async () => ({
+    flows: [{ proto: 'tcp', state: 'established', path: 'tap' as const, count: 2 }],
+    pool: { small: { slots: 8, used: 1 }, large: { slots: 2, used: 0 } },
+  });
   lines: ShapingPlan[] = [];
   setShaping = (plan: ShapingPlan): void => {
     this.lines.push(plan);

@@ -197,6 +197,38 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     good: [[['debug'], { logLevel: 'debug' }]],
     bad: [[['verbose'], 'error, warning, info, debug']],
   },
+  '--log-format': {
+    good: [[['logfmt'], { logFormat: 'logfmt' }]],
+    bad: [[['xml'], 'text, logfmt, json']],
+  },
+  '--metrics': {
+    good: [
+      [['9469'], { metrics: { kind: 'tcp', address: '127.0.0.1', port: 9469 } }],
+      [[':9469'], { metrics: { kind: 'tcp', address: '127.0.0.1', port: 9469 } }],
+      [['localhost:1'], { metrics: { kind: 'tcp', address: '127.0.0.1', port: 1 } }],
+      [['192.0.2.1:65535'], { metrics: { kind: 'tcp', address: '192.0.2.1', port: 65535 } }],
+      [['[2001:DB8::0:1]:9469'], { metrics: { kind: 'tcp', address: '2001:db8::1', port: 9469 } }],
+      [['unix:m:1.sock'], { metrics: { kind: 'unix', path: 'm:1.sock' } }],
+    ],
+    bad: [
+      [['0'], 'smaller than 1'],
+      [['65536'], 'larger than 65535'],
+      [['127.0.0.1'], 'not a whole number'],
+      [['127.0.0.1:'], 'not a whole number'],
+      [['::1:9469'], '[::1]:9469'],
+      [['[127.0.0.1]:9469'], 'not an address'],
+      [['example.org:9469'], 'not an address'],
+      [['*:9469'], 'write 0.0.0.0 or [::]'],
+      [['/run/m.sock'], 'unix:/run/m.sock'],
+      [['unix:'], 'is empty'],
+      [[`unix:${'x'.repeat(108)}`], '107 bytes'],
+    ],
+  },
+  '--listen': {
+    good: [[['9469'], { listen: { kind: 'tcp', address: '127.0.0.1', port: 9469 } }]],
+    bad: [[['x:1'], 'not an address']],
+  },
+  '--all': { good: [[[], { all: true }]], bad: [] },
   '--ipv4-only': { good: [[[], { ipv4: true, ipv6: false }]], bad: [] },
   '--ipv6-only': { good: [[[], { ipv4: false, ipv6: true }]], bad: [] },
   '--rate': {

@@ -5,7 +5,7 @@
  */
 const FOLDERS = /^test\/(runtime|sys|ring|workers)\//;
 const MAIN =
-  /^test\/main\/(api|api-socket|child|file-watch|namespace-watch|netns|output|resolv-conf|sandbox)\.test\.ts$/;
+  /^test\/main\/(metrics\/http|api|api-socket|child|file-watch|namespace-watch|netns|output|resolv-conf|sandbox)\.test\.ts$/;
 const PASTA = /^test\/main\/pasta\/(control-socket|follow|log|port-scan)\.test\.ts$/;
 
 /** @param file  relative to the directory of package.json */

@@ -3,8 +3,8 @@
  * The requests of slirp4netns's API socket, for every front end: JSON in both directions, one request for
  * each connection. Clients add, list and remove published ports of the host while the engine runs. Changes
  * are made one after the other. These requests are not in the original: `info` (addresses and settings),
- * `stats` (the engine's counters), `list_flows`, `list_ports`, `get_policy` and `set_policy`, `get_impairment`
- * and `set_impairment` (emulated lines). The main thread answers the first two from shared memory,
+ * `stats` (the engine's counters), `metrics` (those and more, for main/metrics), `list_flows`, `list_ports`,
+ * `get_policy` and `set_policy`, `get_impairment` and `set_impairment` (emulated lines). The main thread answers the first two from shared memory,
  * without asking a packet thread; for `list_flows` it asks the packet threads for one page at a time. The
  * users' text is docs/api.md.
  */
@@ -17,11 +17,12 @@ import { addressOf, UsageError } from '../cli/values.ts';
 import type { EgressControl } from '../host/egress-control.ts';
 import { listenersCollide } from '../host/host-ports.ts';
 import { type AddedPorts, MAX_ADDED_PORTS } from './added-ports.ts';
+import { EngineReporter } from './engine-report.ts';
 import { readRequestJson } from './request-json.ts';
 
 export type ApiEngine = Pick<
   EngineHandle,
-  'counters' | 'threadCounters' | 'histograms' | 'listFlows' | 'setShaping'
+  'counters' | 'threadCounters' | 'histograms' | 'measure' | 'listFlows' | 'setShaping'
 >;
 
 /** What the API needs to answer requests. */
@@ -39,6 +40,8 @@ export interface ApiOptions {
   /** As in the answer to `info`. */
   readonly program: string;
   readonly version: string;
+  /** As in the answer to `metrics`; absent: not known. */
+  readonly namespace?: string | undefined;
 }
 
 interface Forward {
@@ -101,6 +104,7 @@ export class Api {
   /** By id, in the order in which they were added. */
   readonly #forwards = new Map<number, Forward>();
   readonly #startMs = performance.now();
+  readonly #reporter: EngineReporter;
   #shaping: ShapingPlan | undefined;
   #lastId = 0;
   #lastAnswer: Promise<unknown> = Promise.resolve();
@@ -108,6 +112,7 @@ export class Api {
   constructor(options: ApiOptions) {
     this.#options = options;
     this.#shaping = options.shaping;
+    this.#reporter = new EngineReporter(options.engine, options);
   }
 
   /**
@@ -158,6 +163,8 @@ export class Api {
           },
         };
       }
+      case 'metrics':
+        return { return: await this.#reporter.report() };
       case 'list_flows':
         return this.#listFlows(args);
       case 'get_policy':

@@ -7,7 +7,7 @@
 import { createConnection } from 'node:net';
 
 /** Requests that this client's users make. */
-export type ApiRequest = 'info' | 'stats' | 'list_flows' | 'list_ports' | 'get_policy';
+export type ApiRequest = 'info' | 'stats' | 'metrics' | 'list_flows' | 'list_ports' | 'get_policy';
 
 /** Why a request failed. */
 export type ApiFailure =

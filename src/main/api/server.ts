@@ -9,6 +9,8 @@ import { Api, type ApiOptions, TOO_LARGE_REPLY } from './api.ts';
 import { ApiSocket, type ApiSocketOptions } from './socket.ts';
 import { AUTO_SOCKET, autoSocketPath, type SocketProgram } from './socket-directory.ts';
 
+export { ownNamespace } from './engine-report.ts';
+
 /** Events that slirp4netns logs on standard error. */
 export type ApiEvents = Pick<ApiSocketOptions, 'onClient' | 'onRequest' | 'onTooLarge' | 'onError'>;
 

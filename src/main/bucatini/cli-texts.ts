@@ -70,6 +70,12 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     about:
       'Without `test`: prints the egress policy that is in force; operands and status as those of `bucatini flows`. policy test: reads FILE, the rules of an egress policy, and prints which of them decides when a program inside connects to the destination. An IPv6 address with a port stands in brackets. For a NAME it prints whether our DNS forwarder answers the query, and which rule decides about the addresses that it answers. The status is 0 if the destination is allowed, 2 if it is denied, 1 for errors. docs/policy.md describes the file.',
   },
+  metrics: {
+    operands: '[OPTIONS] [PID | API-SOCKET]...',
+    summary: 'Print or serve the metrics of running instances, for Prometheus.',
+    about:
+      'Asks instances of `bucatini`, `pasta` and `slirp4netns` by their API sockets, and prints their metrics in the text format of Prometheus, with labels for each instance: its process id, program, and the name of its container where Podman runs it. Without operands it asks all instances of this user that were started with --api-socket auto. An instance that does not answer is reported on standard error, and as 0 in bucatini_instance_up; the status is then 1. With --listen it serves the same by HTTP, asked anew for each request: one scrape for all containers of a user (docs/metrics.md).',
+  },
   'switch-over': {
     operands: '',
     summary: "Make this user's Podman and Buildah use bucatini's pasta and slirp4netns.",

@@ -13,6 +13,7 @@ export const COMMAND_NAMES = [
   'ports',
   'stats',
   'policy',
+  'metrics',
   'switch-over',
   'switch-back',
   'bug-report',

@@ -23,7 +23,7 @@ import { portCount } from '../host/host-ports.ts';
 import { type Log, makeLog } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
-import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
+import type { EngineLoaded, FrontEnd, MetricsEndpoint, Sandbox } from '../host/start.ts';
 import type { StatsReport } from '../host/stats-report.ts';
 import { ownThreads, queuesOfLine, tapQueues, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
@@ -120,11 +120,14 @@ export interface SettingsStart extends SettingsInput {
   readonly sockets: SharedArrayBuffer | undefined;
   /** Absent: there is no egress policy, and none can be set. */
   readonly egress: EgressControl | undefined;
+  readonly log: Log;
+  /** Absent: no --metrics. */
+  readonly metrics: MetricsEndpoint | undefined;
 }
 
 /**
  * What comes before the namespace is set up.
- * @throws UsageError about the egress policy
+ * @throws UsageError about the egress policy, or --metrics
  */
 export async function settingsStart(input: SettingsInput): Promise<SettingsStart> {
   const { settings } = input;
@@ -132,7 +135,18 @@ export async function settingsStart(input: SettingsInput): Promise<SettingsStart
   if (settings.egress.length > 0 || settings.policy !== undefined || settings.apiSocket !== undefined)
     egress = new (await import('../host/egress-control.ts')).EgressControl(settings);
   await holdOutputs();
-  return { ...input, sockets: await socketSource(settings), egress };
+  const log = makeLog(settings.logLevel);
+  const sockets = await socketSource(settings);
+  return { ...input, sockets, egress, log, metrics: await metricsEndpoint(input, log) };
+}
+
+async function metricsEndpoint(
+  { settings, program, version }: SettingsInput,
+  log: Log,
+): Promise<MetricsEndpoint | undefined> {
+  if (settings.metrics === undefined) return undefined;
+  const { openMetrics } = await import('../metrics/endpoint.ts');
+  return openMetrics(settings.metrics, { program, version: version() }, log);
 }
 
 /** The hooks that `run` and `attach` have in common. */
@@ -141,6 +155,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   readonly booted: BootedThread;
   readonly netns: Netns<NetnsJob, NetnsTap>;
   readonly job: NetnsJob;
+  readonly metrics: MetricsEndpoint | undefined;
   readonly #start: SettingsStart;
   /** Its limit is the host's, read before the main thread enters the namespace. */
   readonly #multicast: MulticastPlan | undefined;
@@ -150,7 +165,8 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     const { settings, target, sockets } = start;
     this.#start = start;
     this.#multicast = multicastPlan(settings.multicast);
-    this.log = makeLog(settings.logLevel);
+    this.log = start.log;
+    this.metrics = start.metrics;
     this.booted = start.booted;
     this.netns = chooseNetns(settings);
     const queues = tapQueues(chosenThreads(settings), settings.threads.kind === 'auto');
@@ -196,7 +212,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   ): Promise<ApiSocket | undefined> {
     const { settings, program, version, egress } = this.#start;
     if (settings.apiSocket === undefined) return undefined;
-    const { openApiOption } = await import('../api/server.ts');
+    const { openApiOption, ownNamespace } = await import('../api/server.ts');
     const ports = portsBeside(engine, published(settings));
     return openApiOption(
       settings.apiSocket,
@@ -204,6 +220,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
       {
         ...{ engine, ports, addresses, interfaceName, program, version: version(), egress },
         shaping: settings.shaping,
+        ...(this.netns.mainInside && { namespace: ownNamespace() }),
       },
       { onError: (error) => this.log('warning', error.message) },
     );

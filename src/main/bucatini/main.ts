@@ -7,7 +7,7 @@
 import { fileURLToPath } from 'node:url';
 import { packageRoot, writeCodeCache } from '#runtime/program';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
-import { say } from '../host/log.ts';
+import { say, useLogWriter } from '../host/log.ts';
 import { enterProgram, exitAfter, ownVersion } from '../process/entry.ts';
 import { ownStreams, print } from '../process/output.ts';
 import { ownArguments } from '../process/own-texts.ts';
@@ -28,7 +28,7 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
   // into another network namespace (netns.ts).
   const booted = startsEngine(command) ? bootPacketThread('packet thread 0') : undefined;
   try {
-    const { parseArguments } = await import('./options.ts');
+    const { parseArguments, mayNeedLogFormat } = await import('./options.ts');
     // The options of `policy test` come after its name.
     const tests = command === 'policy' && args[0] === 'test';
     const parsed = parseArguments(command, tests ? args.slice(1) : args);
@@ -39,6 +39,11 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
       return 0;
     }
     const { settings, operands } = parsed;
+    if (startsEngine(command) && mayNeedLogFormat(settings.logFormat)) {
+      const { logWriter } = await import('../host/log-format.ts');
+      const writer = logWriter(settings.logFormat, { program: command, version: ownVersion() });
+      if (writer !== undefined) useLogWriter(writer.log);
+    }
     switch (command) {
       case 'run':
         return await (await import('./run.ts')).run(booted!, settings, operands, env, ownVersion);
@@ -58,6 +63,8 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
       case 'ports':
       case 'stats':
         return await (await import('./watch.ts')).watch(command, settings, operands);
+      case 'metrics':
+        return await (await import('./metrics.ts')).metrics(settings, operands);
       case 'top':
         return await (await import('./top/top.ts')).top(settings, operands, env);
       case 'switch-over':

@@ -13,12 +13,15 @@ import { MAX_LANES } from '../../ring/layout.ts';
 import type { EnginePlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
+import { LISTEN_ADDRESS, type ListenAddress, parseListenAddress } from '../cli/listen-address.ts';
+import { LOG_FORMAT_OPTION, type LogFormat } from '../cli/log-option.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import {
   API_SOCKET_AUTO,
   API_SOCKET_HELP,
   type EgressOptions,
   fieldsOf,
+  METRICS_HELP,
   namesOf,
   POLICY_OPTIONS,
 } from '../cli/option-fields.ts';
@@ -42,6 +45,9 @@ import {
   UsageError,
 } from '../cli/values.ts';
 import type { LogLevel } from '../host/log.ts';
+
+export { mayNeedLogFormat } from '../cli/log-option.ts';
+
 import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 
@@ -70,6 +76,11 @@ export interface Settings extends EgressOptions {
   readonly apiSocket?: string;
   /** Of `doctor`. */
   readonly container?: string;
+  /** Where metrics are served; absent: nowhere. */
+  readonly metrics?: ListenAddress;
+  /** Of `metrics`. */
+  readonly all?: boolean;
+  readonly listen?: ListenAddress;
   /** Of the commands that watch instances: `top`, `flows`, `ports`, `stats`, `policy`. */
   readonly json?: true;
   /** Seconds between two outputs; absent: one output. */
@@ -90,6 +101,8 @@ export interface Settings extends EgressOptions {
   readonly poolMib?: number;
   readonly pcap?: string;
   readonly logLevel: LogLevel;
+  /** Absent: text, or the journal. */
+  readonly logFormat?: LogFormat;
   readonly stats: boolean;
   /** Seconds between two lines of --stats; absent: only the tables at the end. */
   readonly statsSeconds?: number;
@@ -382,6 +395,29 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
+    name: 'metrics',
+    value: LISTEN_ADDRESS,
+    group: 'Diagnosis',
+    help: METRICS_HELP,
+    commands: ENGINE,
+    set: parsed('metrics', parseListenAddress),
+  },
+  {
+    name: 'all',
+    group: 'Output',
+    help: 'All instances of this user that were started with --api-socket auto, as without operands.',
+    commands: ['metrics'],
+    set: fixed('all', true),
+  },
+  {
+    name: 'listen',
+    value: LISTEN_ADDRESS,
+    group: 'Output',
+    help: 'Serve the metrics by HTTP until SIGTERM or SIGINT instead of printing them: on this port, on 127.0.0.1 unless ADDR is given, or on a Unix socket of mode 0600.',
+    commands: ['metrics'],
+    set: parsed('listen', parseListenAddress),
+  },
+  {
     name: 'log-level',
     value: 'LEVEL',
     group: 'Diagnosis',
@@ -402,6 +438,15 @@ export const OPTIONS: readonly OptionSpec[] = [
         throw new UsageError('is not a name; write for example --container web');
       draft.container = text;
     },
+  },
+  {
+    name: LOG_FORMAT_OPTION.name,
+    value: LOG_FORMAT_OPTION.value,
+    group: 'Diagnosis',
+    help: LOG_FORMAT_OPTION.help,
+    default: LOG_FORMAT_OPTION.default,
+    commands: ENGINE,
+    set: parsed('logFormat', LOG_FORMAT_OPTION.parse),
   },
   {
     name: 'json',

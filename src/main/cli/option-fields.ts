@@ -47,6 +47,10 @@ export const API_SOCKET_HELP =
 export const API_SOCKET_AUTO =
   'auto: a path below XDG_RUNTIME_DIR where `bucatini top`, `flows`, `ports`, `stats` and `policy` find it.';
 
+/** Help text of --metrics, in all programs. */
+export const METRICS_HELP =
+  'Serve metrics for Prometheus by HTTP (docs/metrics.md): on this port of the host, on 127.0.0.1 unless ADDR is given, or on a Unix socket of mode 0600.';
+
 /** The options of an egress policy, unparsed. */
 export interface EgressOptions {
   /** Values of --allow and --deny, in their order. */

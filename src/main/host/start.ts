@@ -14,6 +14,7 @@
  *   engine started                             engineStarted?
  *   follow the host's network and resolvers    following
  *   open the API socket                        openApi?
+ *   serve the engine's metrics                 metrics?
  *                                              beforeSandbox    load and open what is needed later
  *   detach from host and caller (host/sandbox.ts)
  *   enter the sandbox                          enterSandbox?    do something before or after
@@ -50,6 +51,15 @@ import { Stopwatch } from './stopwatch.ts';
 export type EngineLoaded = typeof EngineModule;
 export type SetUpStep = 'namespace' | 'tap' | 'configured';
 
+/** The server of --metrics, which listens since before the namespace was set up (main/metrics/endpoint.ts). */
+export interface MetricsEndpoint {
+  /** Answer requests from now on; before, they wait. Call it before the root is exchanged. */
+  serve(engine: EngineHandle): void;
+  /** For SandboxPlan.removable. */
+  readonly directories: readonly number[];
+  close(): void;
+}
+
 /** What a front end needs in the sandbox. serve() adds its own directories to `readable` and `removable`. */
 export interface Sandbox extends Omit<Leaving, 'eventRings' | 'log'>, Partial<SandboxPlan> {}
 
@@ -62,6 +72,8 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   readonly booted: BootedThread;
   readonly netns: Netns<Job, Made>;
   readonly job: Job;
+  /** Closed by serve(). */
+  readonly metrics?: MetricsEndpoint | undefined;
   /**
    * Gives the descriptors of the TAP's queues if its namespace ends with this process: the kernel may then
    * close them after our end (sys/deferred-close.ts). Absent: the namespace belongs to another program.
@@ -174,6 +186,7 @@ class Service<Job extends SocketsInside, Made> {
     if (following !== undefined)
       this.#followed = followHost(this.#watch, files, engine, following, front.log);
     this.#api = await front.openApi?.(engine, made);
+    front.metrics?.serve(engine);
     const sandbox = await front.beforeSandbox(engine, files, made);
     front.log('debug', `start: ${this.#steps.text()}`);
     this.#enterSandbox(engine, {
@@ -245,7 +258,11 @@ class Service<Job extends SocketsInside, Made> {
           watchesProcess: false,
           ...sandbox,
           readable: [...(this.#followed?.readable ?? []), ...(sandbox.readable ?? [])],
-          removable: [...(this.#api?.directories ?? []), ...(sandbox.removable ?? [])],
+          removable: [
+            ...(this.#api?.directories ?? []),
+            ...(front.metrics?.directories ?? []),
+            ...(sandbox.removable ?? []),
+          ],
         },
         detached,
       );
@@ -269,6 +286,7 @@ class Service<Job extends SocketsInside, Made> {
     this.#idleMemory?.stop();
     front.stop?.(failed);
     this.#api?.close();
+    front.metrics?.close();
     await endWithin(this.#engine);
     this.#steps.lap('engine stopped');
     this.#steps.print();

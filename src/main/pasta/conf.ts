@@ -4,6 +4,8 @@
  */
 import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import type { LineOption } from '../cli/lines.ts';
+import type { ListenAddress } from '../cli/listen-address.ts';
+import type { LogFormat } from '../cli/log-option.ts';
 import type { MulticastChoice } from '../cli/multicast.ts';
 import type { EgressOptions } from '../cli/option-fields.ts';
 import { DEFAULT_MTU } from '../cli/values.ts';
@@ -84,11 +86,15 @@ export interface PastaConf extends EgressOptions {
   readonly foreground: boolean;
   readonly verbosity: Verbosity;
   readonly statsSeconds?: number;
+  /** Absent: text, or the journal. */
+  readonly logFormat?: LogFormat;
   readonly logFile?: string;
   readonly logBytes: number;
   readonly runas?: string;
   readonly confPath?: string;
   readonly apiSocket?: string;
+  /** Where metrics are served; absent: nowhere. */
+  readonly metrics?: ListenAddress;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
   /** Emulated lines; absent: none. */

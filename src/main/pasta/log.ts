@@ -5,11 +5,13 @@
  *
  *   --log-file   "pasta VERSION: PROGRAM (PID)", then a line per message, "S.ffff: LEVEL text"; at --log-size
  *                the oldest third is removed
+ *   --log-format logfmt or json  lines of that format (host/log-format.ts) instead, on standard error and in the file
  *   syslog       RFC 3164 over /dev/log, facility daemon
  */
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { UsageError } from '../cli/values.ts';
 import type { Log, LogLevel } from '../host/log.ts';
+import type { LogWriter } from '../host/log-format.ts';
 import { put } from '../process/output.ts';
 import type { Verbosity } from './conf.ts';
 import { Message } from './messages.ts';
@@ -33,6 +35,8 @@ export interface FileLogOptions {
   readonly path: string;
   readonly maxBytes: number;
   readonly header: string;
+  /** Makes a line of --log-format; absent: text. */
+  readonly line?: LogWriter['line'];
 }
 
 /** The file of --log-file, which is kept within `maxBytes`. */
@@ -40,6 +44,7 @@ export class LogFile {
   readonly #fd: number;
   readonly #maxBytes: number;
   readonly #header: string;
+  readonly #line: NonNullable<LogWriter['line']>;
   #bytes: number;
 
   /**
@@ -47,7 +52,7 @@ export class LogFile {
    * @param strerror  the errno text of an error of the runtime
    * @throws UsageError where that fails
    */
-  constructor({ path, maxBytes, header }: FileLogOptions, strerror: (error: unknown) => string) {
+  constructor({ path, maxBytes, header, line }: FileLogOptions, strerror: (error: unknown) => string) {
     try {
       this.#fd = openSync(path, 'w+', 0o600);
     } catch (error) {
@@ -55,16 +60,18 @@ export class LogFile {
     }
     this.#maxBytes = maxBytes;
     this.#header = header;
+    this.#line = line ?? ((_, text) => text);
     try {
-      this.#bytes = writeSync(this.#fd, `${header}\n`);
+      this.#bytes = writeSync(this.#fd, `${this.#line('info', header)}\n`);
     } catch (error) {
       throw new UsageError(Message.logFull(path, strerror(error)));
     }
   }
 
-  write(line: string): void {
+  /** @param now  seconds since the start, as text, for the note that the file was cut */
+  write(line: string, now: string): void {
     const bytes = Buffer.from(`${line}\n`);
-    if (this.#bytes + bytes.length > this.#maxBytes) this.#cut(line.slice(0, line.indexOf(':')));
+    if (this.#bytes + bytes.length > this.#maxBytes) this.#cut(now);
     this.#bytes += writeSync(this.#fd, bytes, 0, bytes.length, this.#bytes);
   }
 
@@ -77,7 +84,8 @@ export class LogFile {
     const readBytes = readSync(this.#fd, old, 0, old.length, 0);
     const from = old.indexOf('\n', Math.ceil(readBytes * CUT_SHARE));
     const rest = from < 0 ? Buffer.alloc(0) : old.subarray(from + 1, readBytes);
-    const kept = Buffer.concat([Buffer.from(`${this.#header} - log truncated at ${now}\n`), rest]);
+    const note = `${this.#header} - log truncated at ${now}`;
+    const kept = Buffer.concat([Buffer.from(`${this.#line('info', note)}\n`), rest]);
     this.#bytes = writeSync(this.#fd, kept, 0, kept.length, 0);
     ftruncateSync(this.#fd, this.#bytes);
   }
@@ -94,6 +102,8 @@ export class PastaLog {
   #toStderr = true;
   #file: LogFile | undefined;
   #syslog: ((message: Buffer) => void) | undefined;
+  /** Of --log-format, or of the journal. */
+  #writer: LogWriter | undefined;
 
   constructor() {
     this.#maxRank = RANK.info;
@@ -107,6 +117,20 @@ export class PastaLog {
     ];
   }
 
+  /** Write in another way than as text. @param writer  undefined: as text */
+  useWriter(writer: LogWriter | undefined): void {
+    this.#writer = writer;
+  }
+
+  get #writesJournal(): boolean {
+    return this.#writer !== undefined && this.#writer.line === undefined;
+  }
+
+  /** Makes the lines of --log-format; undefined: they are text. */
+  get line(): LogWriter['line'] {
+    return this.#writer?.line;
+  }
+
   toFile(file: LogFile): void {
     this.#file = file;
   }
@@ -117,7 +141,8 @@ export class PastaLog {
    */
   leaveForBackground(syslog: ((message: Buffer) => void) | undefined): void {
     this.#toStderr = false;
-    if (!this.#hasTimestamps && this.#file === undefined) this.#syslog = syslog;
+    if (this.#hasTimestamps || this.#file !== undefined) return;
+    this.#syslog = this.#writesJournal ? () => {} : syslog;
   }
 
   /** Standard error belongs to COMMAND from now on; only --debug still writes there. */
@@ -133,12 +158,16 @@ export class PastaLog {
   /** Log one message. Bound to this object, so that it can be passed as a function. */
   readonly log: Log = (level, text) => {
     if (RANK[level] > this.#maxRank) return;
-    const seconds = `${(performance.now() / 1000).toFixed(4)}: `;
+    const seconds = (performance.now() / 1000).toFixed(4);
+    const line = this.#writer?.line;
     try {
-      if (this.#toStderr) put(2, `${this.#hasTimestamps ? seconds : ''}${text}\n`);
-      this.#file?.write(`${seconds}${FILE_PREFIX[level]}${text}`);
+      if (this.#toStderr && this.#writer !== undefined) this.#writer.log(level, text);
+      else if (this.#toStderr) put(2, `${this.#hasTimestamps ? `${seconds}: ` : ''}${text}\n`);
+      this.#file?.write(line?.(level, text) ?? `${seconds}: ${FILE_PREFIX[level]}${text}`, seconds);
+      if (this.#syslog === undefined) return;
+      if (this.#writesJournal) return this.#writer!.log(level, text);
       const priority = LOG_DAEMON * 8 + SYSLOG_SEVERITY[level];
-      this.#syslog?.(Buffer.from(`<${priority}>pasta[${process.pid}]: ${text}`));
+      this.#syslog(Buffer.from(`<${priority}>pasta[${process.pid}]: ${text}`));
     } catch {
       // Standard error is closed or the disk is full: nowhere to report it.
     }

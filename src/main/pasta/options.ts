@@ -8,8 +8,16 @@
  */
 import type { OptionShape } from '../cli/getopt.ts';
 import { LINE_MTU, LINE_OPTIONS } from '../cli/lines.ts';
+import { LISTEN_ADDRESS, parseListenAddress } from '../cli/listen-address.ts';
+import { LOG_FORMAT_OPTION } from '../cli/log-option.ts';
 import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
-import { API_SOCKET_AUTO, API_SOCKET_HELP, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
+import {
+  API_SOCKET_AUTO,
+  API_SOCKET_HELP,
+  fieldsOf,
+  METRICS_HELP,
+  POLICY_OPTIONS,
+} from '../cli/option-fields.ts';
 import {
   DEFAULT_MTU,
   isInterfaceName,
@@ -195,6 +203,27 @@ const ENTRIES: readonly Entry[] = [
     help: `${API_SOCKET_HELP}; requests as in slirp4netns(1). ${API_SOCKET_AUTO} passt's pasta does not have this option.`,
     set: (d, text, written) => {
       d.apiSocket = named(written, text, parseSocketPath);
+    },
+  },
+  {
+    name: LOG_FORMAT_OPTION.name,
+    ours: true,
+    value: LOG_FORMAT_OPTION.value,
+    group: 'General',
+    help: `${LOG_FORMAT_OPTION.help} For --log-file too. passt's pasta does not have this option.`,
+    default: LOG_FORMAT_OPTION.default,
+    set: (d, text, written) => {
+      d.logFormat = named(written, text, LOG_FORMAT_OPTION.parse);
+    },
+  },
+  {
+    name: 'metrics',
+    ours: true,
+    value: LISTEN_ADDRESS,
+    group: 'General',
+    help: `${METRICS_HELP} passt's pasta does not have this option.`,
+    set: (d, text, written) => {
+      d.metrics = named(written, text, parseListenAddress);
     },
   },
   {

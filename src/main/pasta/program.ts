@@ -6,6 +6,7 @@ import { writeSync } from 'node:fs';
 import { Errno } from '../../sys/constants.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
+import { mayNeedLogFormat } from '../cli/log-option.ts';
 import { UsageError } from '../cli/values.ts';
 import { exitAfter, ownVersion } from '../process/entry.ts';
 import { closeInherited, isInherited } from '../process/inherited-descriptors.ts';
@@ -48,6 +49,10 @@ async function main({ argv, env, booted }: PastaProgram): Promise<number> {
     throw new UsageError(Message.fdNotOpen(strerror(Errno.EBADF)));
   // As passt's pasta does: an inherited descriptor can be used only by --fd, not by a path in another option.
   closeInherited(conf.fd === undefined ? [] : [conf.fd]);
+  if (mayNeedLogFormat(conf.logFormat)) {
+    const { logWriter } = await import('../host/log-format.ts');
+    log.useWriter(logWriter(conf.logFormat, { program: 'pasta', version: ownVersion() }));
+  }
   for (const warning of warnings) log.log('warning', warning);
   if (launcherVariable('PASTA_STARTED_AS_ROOT') !== undefined) log.log('warning', Message.startedAsRoot);
   log.configure(conf.verbosity);

@@ -30,7 +30,13 @@ import { multicastPlan } from '../host/group-limit.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { NetnsHere } from '../host/netns.ts';
-import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
+import {
+  type EngineLoaded,
+  type FrontEnd,
+  type MetricsEndpoint,
+  type Sandbox,
+  serve,
+} from '../host/start.ts';
 import { queueFds, queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
 import { forgetEnvironment } from '../process/callers-environment.ts';
 import { holdOutputs } from '../process/output.ts';
@@ -75,13 +81,22 @@ export async function servePasta(start: PastaStart): Promise<number> {
   await holdOutputs();
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
-    log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, strerrorOf));
+    const { line } = log;
+    log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header, line }, strerrorOf));
   }
   const pidFd = conf.pidFile === undefined ? undefined : openPidFile(conf.pidFile);
   const sockets = needsSockets(conf, rules)
     ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
     : undefined;
-  return serve(new Pasta(start, rules, pidFd, sockets, egress));
+  const metrics = await metricsEndpoint(start);
+  return serve(new Pasta(start, rules, pidFd, sockets, egress, metrics));
+}
+
+/** @throws UsageError */
+async function metricsEndpoint({ conf, version, log }: PastaStart): Promise<MetricsEndpoint | undefined> {
+  if (conf.metrics === undefined) return undefined;
+  const { openMetrics } = await import('../metrics/endpoint.ts');
+  return openMetrics(conf.metrics, { program: 'bucatini pasta', version }, log.log);
 }
 
 class Pasta implements FrontEnd<PastaJob, PastaTap> {
@@ -91,6 +106,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     async () => (await import('./netns-setup.ts')).setUpPasta,
   );
   readonly job: PastaJob;
+  readonly metrics: MetricsEndpoint | undefined;
   readonly tapOfOurs: ((made: PastaTap) => readonly number[]) | undefined;
   readonly startCommand: ((namespaceFd: number) => void) | undefined;
   readonly #start: PastaStart;
@@ -120,6 +136,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     pidFd: number | undefined,
     sockets: SharedArrayBuffer | undefined,
     egress: EgressControl | undefined,
+    metrics: MetricsEndpoint | undefined,
   ) {
     const { conf, target } = start;
     this.#start = start;
@@ -127,6 +144,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.#multicast = multicastPlan(conf.multicast);
     this.#pidFd = pidFd;
     this.#egress = egress;
+    this.metrics = metrics;
     this.#path = targetPath(target);
     if (this.#path !== undefined && conf.netnsQuit) {
       const pid = target.kind === 'pid' ? { pid: target.pid } : {};
@@ -247,7 +265,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   async openApi(engine: EngineHandle, { network }: PastaTap): Promise<ApiSocket | undefined> {
     const { conf, version } = this.#start;
     if (conf.apiSocket === undefined) return undefined;
-    const { openApiOption } = await import('../api/server.ts');
+    const { openApiOption, ownNamespace } = await import('../api/server.ts');
     const { addresses, interfaceName } = network;
     return openApiOption(
       conf.apiSocket,
@@ -256,6 +274,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         ...{ engine, ports: this.#forwarder!.addedPorts(engine), addresses },
         ...(!conf.spliceOnly && { interfaceName }),
         ...{ program: 'bucatini pasta', version, egress: this.#egress, shaping: conf.shaping },
+        namespace: ownNamespace(),
       },
       { onError: (error) => this.log('warning', error.message) },
     );

@@ -14,9 +14,14 @@ import { ownArguments } from '../process/own-texts.ts';
 /** @returns the exit status. @throws Error with the message for the user */
 async function main(argv: readonly string[]): Promise<number> {
   const program = launcherVariable('SLIRP4NETNS_PROGRAM') ?? 'slirp4netns';
-  const { parseSlirp } = await import('./options.ts');
+  const { mayNeedLogFormat, parseSlirp } = await import('./options.ts');
   const parsed = parseSlirp(argv, program, { exists: existsSync, interfaceAddress });
-  const { say, serveSlirp, writeAll } = await serveModule;
+  const { say, serveSlirp, useLogWriter, writeAll } = await serveModule;
+  const logFormat = parsed.kind === 'go' ? parsed.conf.logFormat : undefined;
+  if (parsed.kind === 'go' && mayNeedLogFormat(logFormat)) {
+    const { logWriter } = await import('../host/log-format.ts');
+    useLogWriter(logWriter(logFormat, { program: 'slirp4netns', version: ownVersion() })?.log);
+  }
   if (parsed.kind !== 'go' && parsed.kind !== 'wrong') {
     const { usageText, versionText } = await import('./texts.ts');
     writeAll(1, parsed.kind === 'help' ? usageText(program) : versionText(ownVersion()));
@@ -55,6 +60,6 @@ const PACKET_THREAD = 'packet thread 0';
 const booted = launcherVariable('SLIRP4NETNS_SERVES') === '1' ? bootPacketThread(PACKET_THREAD) : undefined;
 const serveModule = import('./serve.ts');
 void exitAfter(main(ownArguments()), async (error) => {
-  (await serveModule).say(error.message);
+  (await serveModule).say(error.message, 'error');
   return 1;
 });

@@ -7,8 +7,16 @@ import { IFNAMSIZ } from '../../sys/constants.ts';
 import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
+import { LISTEN_ADDRESS, type ListenAddress, parseListenAddress } from '../cli/listen-address.ts';
+import { LOG_FORMAT_OPTION, type LogFormat } from '../cli/log-option.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
-import { API_SOCKET_AUTO, type EgressOptions, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
+import {
+  API_SOCKET_AUTO,
+  type EgressOptions,
+  fieldsOf,
+  METRICS_HELP,
+  POLICY_OPTIONS,
+} from '../cli/option-fields.ts';
 import { addressOf, MAX_MTU, named, requireUtf8, UsageError } from '../cli/values.ts';
 import { Message } from './messages.ts';
 
@@ -42,6 +50,10 @@ export interface SlirpConf extends EgressOptions {
   readonly network: Network;
   readonly ipv6: boolean;
   readonly apiSocket?: string;
+  /** Absent: text, or the journal. */
+  readonly logFormat?: LogFormat;
+  /** Where metrics are served; absent: nowhere. */
+  readonly metrics?: ListenAddress;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
   /** Emulated lines; absent: none. */
@@ -129,6 +141,25 @@ const ENTRIES: readonly Entry[] = [
     value: 'PATH|auto',
     help: `Unix socket for requests while running, for example to forward ports of the host. ${API_SOCKET_AUTO} For a file of this name write ./auto.`,
     set: verbatim('apiSocket'),
+  },
+  {
+    name: LOG_FORMAT_OPTION.name,
+    ours: true,
+    value: LOG_FORMAT_OPTION.value,
+    help: `${LOG_FORMAT_OPTION.help} Only of those on standard error. The original does not have this option.`,
+    default: LOG_FORMAT_OPTION.default,
+    set: (d, text) => {
+      d.logFormat = named('--log-format', text, LOG_FORMAT_OPTION.parse);
+    },
+  },
+  {
+    name: 'metrics',
+    ours: true,
+    value: LISTEN_ADDRESS,
+    help: `${METRICS_HELP} The original does not have this option.`,
+    set: (d, text) => {
+      d.metrics = named('--metrics', text, parseListenAddress);
+    },
   },
   {
     name: 'multicast',
@@ -249,6 +280,8 @@ const ENTRIES: readonly Entry[] = [
   { name: 'help', short: 'h', help: 'Print this text and exit.' },
   { name: 'version', short: 'v', help: 'Print the version and exit.' },
 ];
+
+export { mayNeedLogFormat } from '../cli/log-option.ts';
 
 export const OPTIONS: readonly SlirpOption[] = ENTRIES.map((e) => ({
   ...e,

@@ -26,12 +26,18 @@ import type { EgressControl } from '../host/egress-control.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
-import type { Log } from '../host/log.ts';
+import type { Log, LogLevel } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { NetnsHere } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
-import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
+import {
+  type EngineLoaded,
+  type FrontEnd,
+  type MetricsEndpoint,
+  type Sandbox,
+  serve,
+} from '../host/start.ts';
 import { queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
 import { descriptorOfPath } from '../process/inherited-descriptors.ts';
 import { holdOutputs, put } from '../process/output.ts';
@@ -63,8 +69,13 @@ export async function serveSlirp(
       ? await (await import('../api/socket-directory.ts')).autoSocketPath('slirp4netns')
       : conf.apiSocket;
   await holdOutputs();
+  const metrics =
+    conf.metrics &&
+    (await (
+      await import('../metrics/endpoint.ts')
+    ).openMetrics(conf.metrics, { program: 'bucatini slirp4netns', version: version() }, logProblem));
   return serve(
-    new Slirp({ ...conf, ...(apiSocket !== undefined && { apiSocket }) }, booted, version, egress),
+    new Slirp({ ...conf, ...(apiSocket !== undefined && { apiSocket }) }, booted, version, egress, metrics),
   );
 }
 
@@ -75,6 +86,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     async () => (await import('./netns-setup.ts')).setUpSlirp,
   );
   readonly job: SlirpJob;
+  readonly metrics: MetricsEndpoint | undefined;
   readonly #conf: SlirpConf;
   /** Its limit is the host's, read before the main thread enters the namespace. */
   readonly #multicast: MulticastPlan | undefined;
@@ -94,9 +106,11 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     booted: BootedThread,
     version: () => string,
     egress: EgressControl | undefined,
+    metrics: MetricsEndpoint | undefined,
   ) {
     this.booted = booted;
     this.#egress = egress;
+    this.metrics = metrics;
     const queues = tapQueues(threadsOfLine(conf.shaping), true);
     this.job = { conf, tapQueues: queuesOfLine(queues, conf.shaping) };
     this.#conf = conf;
@@ -164,7 +178,9 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
       this.#egress.plan(this.#host!, this.#plan!.addresses, this.log);
       this.#egress.started(engine);
     }
+    const { ownNamespace } = await import('../api/server.ts');
     const api = await listen(this.#conf.apiSocket, {
+      ...(this.#conf.target.kind === 'netns' && { namespace: ownNamespace() }),
       egress: this.#egress,
       shaping: this.#conf.shaping,
       ...{ engine, ports: portsBeside(engine, []), addresses: this.#plan!.addresses },
@@ -339,14 +355,26 @@ class NetnsEnd {
   }
 }
 
-/** Write a line to standard error. A closed standard error is no error. */
-export function say(text: string): void {
-  writeAll(2, `${text}\n`);
+/** Of --log-format, or of the journal. */
+let writer: Log | undefined;
+
+/** From now on messages are written by `log`. @param log  undefined: as text */
+export function useLogWriter(log: Log | undefined): void {
+  writer = log;
+}
+
+/**
+ * Write a line to standard error. A closed standard error is no error.
+ * @param level  for other formats than text, which does not show it
+ */
+export function say(text: string, level: LogLevel = 'info'): void {
+  if (writer !== undefined) writer(level, text);
+  else writeAll(2, `${text}\n`);
 }
 
 /** Log warnings and errors; drop the rest. */
 const logProblem: Log = (level, text) => {
-  if (level === 'error' || level === 'warning') say(text);
+  if (level === 'error' || level === 'warning') say(text, level);
 };
 
 /** Write a text to standard output or error, whose other end may be closed or may not read. */

@@ -55,3 +55,6 @@ export const writeCodeCache = (): void => flushCompileCache();
 
 /** The start is over. Node needs nothing. */
 export const startFinished = (): void => {};
+
+/** Does nothing: V8 collects by itself. */
+export const collectGarbage = (): void => {};

@@ -332,6 +332,12 @@ export class HostIo implements Stage {
     return work + count;
   }
 
+  /** How many of host-io's slots are not free. */
+  get slotsUsed(): { readonly small: number; readonly large: number } {
+    const { smallSlots, largeSlots } = this.#o;
+    return { small: smallSlots.used, large: largeSlots.used };
+  }
+
   /** A shard returns a slot of host-io. */
   #freeOwn(slot: number): void {
     if (slot === NO_SLOT) return;

@@ -619,6 +619,12 @@ export class TapReader implements Stage, LaneReader {
     return false;
   }
 
+  /** How many of the reader's slots are not free. */
+  get slotsUsed(): { readonly small: number; readonly large: number } {
+    const { smallSlots, largeSlots } = this.#o;
+    return { small: smallSlots.used, large: largeSlots.used };
+  }
+
   /** Half of the reader's slots of both kinds are free: frames that wait hold up no others. */
   #isPlenty(): boolean {
     const { smallSlots, largeSlots } = this.#o;

@@ -34,7 +34,7 @@ describe('log file of pasta', () => {
   it('full: whole oldest lines are dropped, and the first line reports it', () => {
     const file = open('b', 4096);
     for (let i = 0; i < 1000; i++) {
-      file.write(`${i}.0000: line number ${i}`);
+      file.write(`${i}.0000: line number ${i}`, `${i}.0000`);
       expect(statSync(`${dir}/b`).size).toBeLessThanOrEqual(4096);
     }
     const [header = '', ...lines] = readFileSync(`${dir}/b`, 'utf8').trimEnd().split('\n');
@@ -44,6 +44,32 @@ describe('log file of pasta', () => {
     expect(first).toBeGreaterThan(800);
     expect(numbers).toEqual(numbers.map((_, i) => first + i));
     expect(numbers.at(-1)).toBe(999);
+  });
+
+  it('--log-format json: every line of the file is JSON, also after a cut', () => {
+    const line = (level: string, text: string): string => JSON.stringify({ level, text });
+    const log = new PastaLog();
+    log.useWriter({ line, log: () => {} });
+    const options = { path: `${dir}/j`, maxBytes: 4096, header: 'pasta 1', line: log.line };
+    log.toFile(new LogFile(options, String));
+    log.leaveForBackground(undefined);
+    for (let i = 0; i < 200; i++) log.log('info', `line "${i}"`);
+    const lines = readFileSync(`${dir}/j`, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((text) => JSON.parse(text));
+    expect(lines[0].text).toMatch(/^pasta 1 - log truncated at \d+\.\d{4}$/);
+    expect(lines.at(-1)).toEqual({ level: 'info', text: 'line "199"' });
+  });
+
+  it('standard error is the journal: entries go there, in the background too', () => {
+    const entries: string[] = [];
+    const log = new PastaLog();
+    log.useWriter({ log: (level, text) => entries.push(`${level} ${text}`) });
+    log.log('info', 'one');
+    log.leaveForBackground(() => entries.push('not to the system log'));
+    log.log('error', 'two');
+    expect(entries).toEqual(['info one', 'error two']);
   });
 
   it('cannot be opened: the error names the file', () => {
