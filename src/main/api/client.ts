@@ -7,7 +7,17 @@
 import { createConnection } from 'node:net';
 
 /** Requests that this client's users make. */
-export type ApiRequest = 'info' | 'stats' | 'list_flows' | 'list_ports' | 'get_policy';
+export type ApiRequest =
+  | 'info'
+  | 'stats'
+  | 'list_flows'
+  | 'list_ports'
+  | 'add_hostfwd'
+  | 'remove_hostfwd'
+  | 'get_policy'
+  | 'set_policy'
+  | 'get_impairment'
+  | 'set_impairment';
 
 /** Why a request failed. */
 export type ApiFailure =

@@ -188,6 +188,11 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     };
   }
 
+  /** As in the API's answer to `info`. */
+  protected get namespacePid(): number | undefined {
+    return undefined;
+  }
+
   /** @throws UsageError */
   async openApi(
     engine: EngineHandle,
@@ -203,6 +208,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
       {
         ...{ engine, ports, addresses, interfaceName, program, version: version(), egress },
         shaping: settings.shaping,
+        namespacePid: this.namespacePid,
       },
       { onError: (error) => this.log('warning', error.message) },
     );
