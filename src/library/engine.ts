@@ -56,6 +56,7 @@ export class Engine {
     this.ended = new Promise((resolve) => {
       const over = (error: BucatiniError | undefined): void => {
         this.#over = true;
+        this.#removeSocket();
         resolve(this.#closing ? undefined : error);
       };
       this.#child.once('error', (error) =>
@@ -102,7 +103,7 @@ export class Engine {
       return await askApi(this.#socket!, request, args);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if (error.kind === 'gone' || this.#closing)
+      if (['gone', 'closed'].includes(error.kind) || this.#closing)
         throw new BucatiniError('ended', this.#lastLine || 'the network has ended', { cause: error });
       const code = error.kind === 'timeout' ? 'timeout' : 'refused';
       throw new BucatiniError(code, error.message.replace(/^bad request: /, ''), { cause: error });
@@ -113,7 +114,7 @@ export class Engine {
   async end(): Promise<void> {
     this.#closing = true;
     if (this.#over) return;
-    for (const handle of this.#handles()) handle?.ref?.();
+    this.ref();
     this.#child.stdin?.destroy();
     // In its start the engine does not read: a signal ends it there.
     if (this.#socket === undefined) this.#child.kill('SIGTERM');
@@ -127,6 +128,15 @@ export class Engine {
     this.#closing = true;
     if (this.#over) return;
     this.#child.kill('SIGKILL');
+    this.#removeSocket();
+  }
+
+  /** From now on this process does not end before the engine. */
+  ref(): void {
+    for (const handle of this.#handles()) handle?.ref?.();
+  }
+
+  #removeSocket(): void {
     if (this.#socket === undefined) return;
     try {
       unlinkSync(this.#socket);

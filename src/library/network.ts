@@ -122,11 +122,7 @@ const FLOWS_OF_A_PAGE = 1000;
 export class Network implements AsyncDisposable, Disposable {
   /** What the network is like. */
   readonly info: NetworkInfo;
-  /**
-   * Resolves when the network has ended: with `undefined` after close(), else with the reason, for example that
-   * the engine was killed.
-   */
-  readonly ended: Promise<BucatiniError | undefined>;
+  readonly #ended: Promise<BucatiniError | undefined>;
   readonly #engine: Engine;
   readonly #processes = new Set<NetworkProcess>();
   #closed: Promise<void> | undefined;
@@ -138,11 +134,20 @@ export class Network implements AsyncDisposable, Disposable {
     this.info = info;
     const abort = (): void => void this.close();
     signal?.addEventListener('abort', abort, { once: true });
-    this.ended = engine.ended.then((error) => {
+    this.#ended = engine.ended.then((error) => {
       this.#isOver = true;
       signal?.removeEventListener('abort', abort);
       return error;
     });
+  }
+
+  /**
+   * Resolves when the network has ended: with `undefined` after close(), else with the reason, for example that
+   * the engine was killed. A network does not keep this process from ending, unless `ended` has been read.
+   */
+  get ended(): Promise<BucatiniError | undefined> {
+    this.#engine.ref();
+    return this.#ended;
   }
 
   /**
@@ -184,6 +189,8 @@ export class Network implements AsyncDisposable, Disposable {
   async publish(port: number | PublishOptions): Promise<PublishedPort> {
     const options = typeof port === 'number' ? { port } : port;
     const { protocol = 'tcp', hostAddress = LISTEN_HERE } = options;
+    checkPort(options.port);
+    if (options.hostPort !== undefined) checkPort(options.hostPort);
     for (let tries = options.hostPort === undefined ? FREE_PORT_TRIES : 1; ; tries--) {
       const hostPort = options.hostPort ?? (await freePort(protocol, hostAddress));
       try {
@@ -364,6 +371,11 @@ function toFlow(entry: Json): Flow {
   return Object.fromEntries(
     Object.entries(entry).map(([name, value]) => [named(name), value]),
   ) as unknown as Flow;
+}
+
+function checkPort(port: number): void {
+  if (Number.isInteger(port) && port > 0 && port < 65536) return;
+  throw new BucatiniError('argument', `publish: port ${port}: write a number from 1 to 65535`);
 }
 
 function explainNoLine(error: BucatiniError): never {

@@ -9,7 +9,7 @@ export type OneOrMore<Value> = Value | readonly Value[];
 
 /**
  * Options of createNetwork(). Those with a counterpart on the command line have its meaning, default and
- * syntax ({@link https://github.com/ | docs/cli.md}, `bucatini run`).
+ * syntax (docs/cli.md, `bucatini run`).
  */
 export interface NetworkOptions {
   /** Stops the start, and closes the network later. createNetwork() rejects with the reason. */
@@ -155,7 +155,8 @@ export function toArguments(options: NetworkOptions): readonly string[] {
       throw new BucatiniError('argument', `createNetwork: ${JSON.stringify(key)}: unknown option`);
     }
   }
-  const { impairment } = options;
+  const { impairment, pcap } = options;
+  if (pcap === '-') throw new BucatiniError('argument', "createNetwork: pcap '-': write the name of a file");
   if (impairment === undefined) return args;
   if (typeof impairment === 'string') return [...args, `--impair=${impairment}`];
   const { seed } = impairment;
