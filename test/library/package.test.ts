@@ -1,8 +1,18 @@
 // @vitest: beside
 /** The package as other projects use it: what `npm pack` packs, its types, its entry, and the examples. */
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { headOf, PAGE, typesDigest } from '../../scripts/library-docs.ts';
 import { runToEnd } from '../support/process.ts';
 import { describeNeeding, tapNeeds } from '../support/require.ts';
 
@@ -47,12 +57,25 @@ describeNeeding('the package', tapNeeds, () => {
     expect(ran).toMatchObject({ status: 0, stdout: '0 0 udp 0 number\n', stderr: '' });
   });
 
+  it('docs/library-api.md was written from these types', () => {
+    expect(readFileSync(PAGE, 'utf8').split('\n')[0]).toBe(headOf(typesDigest()).trim());
+  });
+
   it('require() loads it, where Node can load an ES module so', async () => {
     const script = "console.log(typeof require('bucatini').createNetwork)";
     expect(await runToEnd([process.execPath, '-e', script])).toMatchObject({ stdout: 'function\n' });
   });
 
   describe.concurrent('its examples', () => {
+    const page = readFileSync(`${ROOT}docs/library.md`, 'utf8');
+    const programs = [...page.matchAll(/^```js\n(.*?)^```$/gms)].map(([, text], i) => ({ i, text: text! }));
+    it.each(programs)('program $i of docs/library.md', async ({ i, text }) => {
+      const file = `${project}/program-${i}.mjs`;
+      writeFileSync(file, text);
+      const ran = await runToEnd([process.execPath, file], { timeoutMs: LIMIT_MS });
+      expect(ran).toMatchObject({ status: 0, stderr: '' });
+    });
+
     it('node:test', async () => {
       const ran = await runToEnd([process.execPath, '--test', `${ROOT}examples/node-test/http.test.mjs`], {
         timeoutMs: LIMIT_MS,
