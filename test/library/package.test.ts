@@ -24,6 +24,7 @@ describeNeeding('the package', tapNeeds, () => {
   beforeAll(() => {
     project = mkdtempSync(`${tmpdir()}/bucatini-consumer-`);
     cpSync(`${ROOT}test/library/consumer`, project, { recursive: true });
+    cpSync(`${ROOT}examples`, `${project}/examples`, { recursive: true });
     const modules = `${project}/node_modules`;
     // A copy: through a link, the compiler would find the modules of this repository.
     mkdirSync(`${modules}/@types`, { recursive: true });
@@ -34,6 +35,7 @@ describeNeeding('the package', tapNeeds, () => {
       if (existsSync(`${ROOT}dist/${name}`))
         symlinkSync(`${ROOT}dist/${name}`, `${modules}/bucatini/dist/${name}`);
     symlinkSync(`${ROOT}node_modules`, `${modules}/bucatini/node_modules`);
+    symlinkSync(`${ROOT}node_modules/vitest`, `${modules}/vitest`);
     for (const name of ['@types/node', 'undici-types'])
       cpSync(`${ROOT}node_modules/${name}`, `${modules}/${name}`, { recursive: true });
   });
@@ -77,16 +79,19 @@ describeNeeding('the package', tapNeeds, () => {
     });
 
     it('node:test', async () => {
-      const ran = await runToEnd([process.execPath, '--test', `${ROOT}examples/node-test/http.test.mjs`], {
-        timeoutMs: LIMIT_MS,
-      });
+      const ran = await runToEnd(
+        [process.execPath, '--test', `${project}/examples/node-test/http.test.mjs`],
+        {
+          timeoutMs: LIMIT_MS,
+        },
+      );
       expect(ran.stdout).toMatch(/pass 2\n/);
       expect(ran.status).toBe(0);
     });
 
     it('Vitest', async () => {
       const vitest = `${ROOT}node_modules/vitest/vitest.mjs`;
-      const ran = await runToEnd([process.execPath, vitest, 'run', '--root', `${ROOT}examples/vitest`], {
+      const ran = await runToEnd([process.execPath, vitest, 'run', '--root', `${project}/examples/vitest`], {
         timeoutMs: LIMIT_MS,
         env: { NO_COLOR: '1' },
       });
