@@ -75,6 +75,7 @@ const runtimeAlias = Object.fromEntries(
   }),
 );
 
+const written = new Set<string>();
 for (const { module: entry, kind, name } of entries) {
   const bundle = await rolldown({
     input: { [name]: `${out}/${entry}.js` },
@@ -90,7 +91,7 @@ for (const { module: entry, kind, name } of entries) {
   });
   const isStart = (id: string): boolean =>
     moduleOf(id) !== entry && !isBoot(id) && !isRare(entry, moduleOf(id));
-  await bundle.write({
+  const { output } = await bundle.write({
     dir: bundled,
     format: 'esm',
     chunkFileNames: name === 'bucatini' ? '[name].js' : `${name.replace('/', '-')}-[name].js`,
@@ -109,6 +110,10 @@ for (const { module: entry, kind, name } of entries) {
     }),
   });
   await bundle.close();
+  for (const { fileName } of output) {
+    if (written.has(fileName)) throw new Error(`two bundles write ${fileName}: rename a module or an entry`);
+    written.add(fileName);
+  }
 }
 await buildLibrary(root, out, `${out}/bundled-library`);
 for (const made of readdirSync(out))

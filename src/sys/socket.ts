@@ -8,7 +8,7 @@
  */
 import { addressRead, addressSetIpv4, addressWrite, isV4Mapped } from '../proto/address.ts';
 import { readU16, readU32, writeU16, writeU32 } from '../proto/be.ts';
-import { AF_INET, AF_INET6, Errno, SO_LINGER, SOL_SOCKET } from './constants.ts';
+import { AF_INET, AF_INET6, Errno, IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO } from './constants.ts';
 import { failed, libc } from './libc.ts';
 import { type NativeAddress, NativeBuffer, writeAddress } from './memory.ts';
 
@@ -42,6 +42,12 @@ const LEN_AT = 4;
 export const LINGER_BYTES = 8;
 /** On, with zero seconds. */
 const lingerZero = new NativeBuffer(LINGER_BYTES);
+/** struct tcp_info of <linux/tcp.h>, up to tcpi_total_retrans; and indexes of 32-bit words in it. */
+const TCP_INFO_BYTES = 104;
+const TCPI_RTT = 68 >> 2;
+const TCPI_SND_CWND = 80 >> 2;
+const TCPI_TOTAL_RETRANS = 100 >> 2;
+const tcpInfoBuffer = new NativeBuffer(TCP_INFO_BYTES);
 lingerZero.u32[0] = 1;
 
 // ---- calls ------------------------------------------------------------------------------------------------
@@ -162,6 +168,22 @@ export function getsockoptBytes(
   scratch.u32[LEN_AT >> 2] = bytes;
   const r = cGetsockopt(fd, level, name, address, scratch.address + LEN_AT);
   return r < 0 ? failed() : scratch.u32[LEN_AT >> 2]!;
+}
+
+/**
+ * What the kernel says about a TCP connection, for reports: not for packets' code.
+ * @param rows  gets round-trip time in microseconds, segments sent again, congestion window in segments
+ * @param at    index of the first of them
+ * @returns whether it was written
+ */
+export function tcpInfo(fd: number, rows: Float64Array, at: number): boolean {
+  const { address, u32 } = tcpInfoBuffer;
+  if (getsockoptBytes(fd, IPPROTO_TCP, TCP_INFO, address, TCP_INFO_BYTES) < TCP_INFO_BYTES) return false;
+  if (u32[TCPI_RTT] === 0) return false; // not connected
+  rows[at] = u32[TCPI_RTT]!;
+  rows[at + 1] = u32[TCPI_TOTAL_RETRANS]!;
+  rows[at + 2] = u32[TCPI_SND_CWND]!;
+  return true;
 }
 
 /** shutdown(2). @param how  SHUT_* @returns 0 or -errno */

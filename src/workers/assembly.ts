@@ -3,6 +3,7 @@
  * thread builds its stages here. A test builds the stage under test, and takes the slots and ring ends of the
  * stages that it replaces.
  */
+import { IpProtocol } from '../proto/ipv4.ts';
 import type { Doorbell } from '../ring/doorbell.ts';
 import { BUCKETS, type ControlViews, type Layout, PORTS, ROOM_WORDS } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
@@ -11,7 +12,7 @@ import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan, SplicePlan, TapEnginePlan } from './engine-plan.ts';
 import { divideBuckets, FlowOwners, type OwnerTables } from './flow/flow-owner.ts';
-import type { FlowSource } from './flow/flow-report.ts';
+import { FlowField, type FlowSource } from './flow/flow-report.ts';
 import { FlowMover, type GiveRequest } from './flow-mover.ts';
 import { HostIo, type HostIoOptions } from './host-io/host-io.ts';
 import { ReaderReturns } from './link/reader-returns.ts';
@@ -270,6 +271,16 @@ export class Assembly {
   }
 }
 
+/** The flows of a shard, with what the kernel says about their sockets. @param host  has the shard's gids from 0 on */
+const withSockets = (shard: Shard, host: HostIo): FlowSource => ({
+  placeCount: shard.placeCount,
+  describeFlow: (place, rows, at) => {
+    if (!shard.describeFlow(place, rows, at)) return false;
+    if (rows[at + FlowField.proto] === IpProtocol.tcp) host.describe(place, rows, at);
+    return true;
+  },
+});
+
 function equalTables(lanes: number): OwnerTables {
   const laneOf = new Uint16Array(BUCKETS + 1);
   divideBuckets(laneOf, lanes);
@@ -358,6 +369,9 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     const host: HostIo = assembly.hostIo(h, { ...shared, loopback, watch, unwatch, notices });
     hostIo = host;
     stages.push(host);
+    // The flows of this thread's own shard: its host-io has their sockets.
+    if (plan.threads.kind !== 'pipeline' && shards[0] !== undefined)
+      flowSources.set(h, withSockets(shards[0], host));
     if (loopback !== undefined) {
       stages.push(loopback);
       splice = loopback;

@@ -29,6 +29,14 @@ export interface FlowInfo {
   readonly bytesFromGuest: number;
   readonly bytesToGuest: number;
   readonly ageMs: number;
+  /** TCP towards the guest. Absent: not known (yet), or not TCP; also below. */
+  readonly guestRttUs?: number;
+  readonly guestRetransmits?: number;
+  /** TCP of the host's socket, by its kernel. Only where its thread is also that of the shard, and with splice. */
+  readonly rttUs?: number;
+  readonly retransmits?: number;
+  /** Congestion window, in segments. */
+  readonly cwnd?: number;
 }
 
 export interface FlowList {
@@ -90,5 +98,12 @@ function flowInfo(section: number, isSplice: boolean, rows: Float64Array, at: nu
     bytesFromGuest: field(FlowField.fromGuestBytes),
     bytesToGuest: field(FlowField.toGuestBytes),
     ageMs: Math.round(field(FlowField.ageMs)),
+    ...(field(FlowField.guestRttMs) >= 0 && { guestRttUs: Math.round(field(FlowField.guestRttMs) * 1000) }),
+    ...(field(FlowField.guestRetransmits) >= 0 && { guestRetransmits: field(FlowField.guestRetransmits) }),
+    ...(field(FlowField.hostRttUs) >= 0 && {
+      rttUs: field(FlowField.hostRttUs),
+      retransmits: field(FlowField.hostRetransmits),
+      cwnd: field(FlowField.hostCwnd),
+    }),
   };
 }

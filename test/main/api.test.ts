@@ -72,7 +72,11 @@ const bind = (it: Api) => ({ answer: (text: string) => it.answer(text) });
 
 const add = (args: object): string => JSON.stringify({ execute: 'add_hostfwd', arguments: args });
 const tcp = (hostPort: number) => ({ proto: 'tcp', host_port: hostPort, guest_port: 80 });
-const refused = (why: string): string => JSON.stringify({ error: { desc: `bad request: ${why}` } });
+const refused = (why: string, reason?: string): string =>
+  JSON.stringify({ error: { desc: `bad request: ${why}`, ...(reason !== undefined && { reason }) } });
+const ADD_FAILED = 'add_hostfwd: slirp_add_hostfwd failed';
+const OWN_PORT = refused(ADD_FAILED, 'this program publishes the port already');
+const TAKEN_PORT = refused(ADD_FAILED, 'Address already in use');
 
 describe('slirp4netns requests', () => {
   it('add_hostfwd: ids begin at 1 and are not used again; absent addresses default to any and to the guest', async () => {
@@ -115,8 +119,8 @@ describe('slirp4netns requests', () => {
     const engine = new Listeners();
     const { answer } = bind(api(engine));
     await answer(add(tcp(8080)));
-    for (const port of [8080, 4000])
-      expect(await answer(add(tcp(port)))).toBe(refused('add_hostfwd: slirp_add_hostfwd failed'));
+    expect(await answer(add(tcp(8080)))).toBe(OWN_PORT);
+    expect(await answer(add(tcp(4000)))).toBe(TAKEN_PORT);
     expect(engine.list.map((listener) => listener.port)).toEqual([8080]);
     expect(await answer(add(tcp(8081)))).toBe('{"return":{"id":2}}');
   });
@@ -131,9 +135,13 @@ describe('slirp4netns requests', () => {
       ipv6: { guest: '::', prefixLen: 64, gateway: 'fd00::2' },
       ...{ threads: ['packets'], forwards: 1, uptimeMs: expect.any(Number) },
     });
-    expect(await answer('{"execute":"stats"}')).toBe(
-      '{"return":{"counters":{"bytesFromGuest":7},"threads":[{"thread":"packets","counters":{"bytesFromGuest":7}}],"histograms":[]}}',
-    );
+    expect(JSON.parse(await answer('{"execute":"stats"}'))).toEqual({
+      return: {
+        counters: { bytesFromGuest: 7 },
+        threads: [{ thread: 'packets', counters: { bytesFromGuest: 7 } }],
+        ...{ histograms: [], uptimeMs: expect.any(Number), timeMs: expect.any(Number) },
+      },
+    });
   });
 
   it('set_impairment: replaces the lines, get_impairment reports them; wrong values change nothing', async () => {
@@ -199,9 +207,8 @@ describe('slirp4netns requests', () => {
     ];
     engine.list = others;
     const { answer } = bind(api(engine, { ports: portsBeside(engine, others) }));
-    for (const port of [9000, 9010])
-      expect(await answer(add(tcp(port)))).toBe(refused('add_hostfwd: slirp_add_hostfwd failed'));
-    expect(await answer(add(tcp(4000)))).toBe(refused('add_hostfwd: slirp_add_hostfwd failed'));
+    for (const port of [9000, 9010]) expect(await answer(add(tcp(port)))).toBe(OWN_PORT);
+    expect(await answer(add(tcp(4000)))).toBe(TAKEN_PORT);
     expect(engine.list).toEqual(others);
     for (const port of [9011, 7000]) expect(await answer(add(tcp(port)))).toMatch(/return/);
     expect(engine.list.slice(0, 2)).toEqual(others);
@@ -257,7 +264,6 @@ describe('slirp4netns requests', () => {
     ['"x"', 'json_object() failed'],
     ['{}', 'no execute found'],
     ['{"execute":1}', 'no execute found'],
-    ['{"execute":"quit"}', 'unknown execute'],
     [add({}), 'add_hostfwd: bad arguments.proto'], // slirp4netns crashes
     ['{"execute":"add_hostfwd"}', 'add_hostfwd: bad arguments.proto'],
     [add({ ...tcp(1), proto: 'tcp4' }), 'add_hostfwd: bad arguments.proto'],
@@ -273,6 +279,53 @@ describe('slirp4netns requests', () => {
     ['{"execute":"remove_hostfwd","arguments":{"id":42}}', 'remove_hostfwd: bad arguments.id'],
   ])('%s: %s', async (request, why) => {
     expect(await api().answer(request)).toBe(refused(why));
+  });
+
+  it('an unknown request: the reply names those that exist, and each of them is known', async () => {
+    const { error } = JSON.parse(await api().answer('{"execute":"quit"}'));
+    expect(error.desc).toBe('bad request: unknown execute');
+    const names = error.reason.replace('known requests: ', '').split(', ');
+    expect(names).toContain('list_ports');
+    const options = { egress: { text: undefined, replace: async () => 0 } };
+    for (const execute of names)
+      expect(await api(new Listeners(), options).answer(JSON.stringify({ execute }))).not.toMatch(
+        /unknown execute/,
+      );
+  });
+
+  it('list_ports: ports of options and of requests, ranges, and those that could not be bound', async () => {
+    const engine = new Listeners();
+    const range: ListenerPlan = {
+      proto: 'tcp',
+      address: '127.0.0.1',
+      port: 9000,
+      lastPort: 9010,
+      targetPort: 80,
+    };
+    const weak: ListenerPlan = {
+      proto: 'udp',
+      from: 'guest',
+      address: '',
+      port: 53,
+      targetPort: 5353,
+      path: 'splice',
+    };
+    const failed = () => [{ listener: weak, port: 53, errno: Errno.EACCES }];
+    const { answer } = bind(api(engine, { ports: { ...portsBeside(engine, [range, weak]), failed } }));
+    await answer(add(tcp(8080)));
+    const ofRange = { proto: 'tcp', from: 'host', address: '127.0.0.1', port: 9000, last_port: 9010 };
+    const ofWeak = { proto: 'udp', from: 'guest', address: '', port: 53, target_addr: '', target_port: 5353 };
+    expect(JSON.parse(await answer('{"execute":"list_ports"}')).return).toEqual({
+      ports: [
+        { ...ofRange, target_addr: '', target_port: 80, path: 'tap' },
+        { ...ofWeak, path: 'splice' },
+        {
+          ...{ id: 1, proto: 'tcp', from: 'host', address: '0.0.0.0', port: 8080 },
+          ...{ target_addr: '10.0.2.100', target_port: expect.any(Number), path: 'tap' },
+        },
+      ],
+      failed: [{ ...ofWeak, path: 'splice', failed_port: 53, reason: 'Permission denied' }],
+    });
   });
 });
 

@@ -3,11 +3,12 @@
  * The requests of slirp4netns's API socket, for every front end: JSON in both directions, one request for
  * each connection. Clients add, list and remove published ports of the host while the engine runs. Changes
  * are made one after the other. These requests are not in the original: `info` (addresses and settings),
- * `stats` (the engine's counters), `list_flows`, `get_policy` and `set_policy`, `get_impairment` and
- * `set_impairment` (emulated lines). The main thread answers the first two from shared memory,
+ * `stats` (the engine's counters), `list_flows`, `list_ports`, `get_policy` and `set_policy`, `get_impairment`
+ * and `set_impairment` (emulated lines). The main thread answers the first two from shared memory,
  * without asking a packet thread; for `list_flows` it asks the packet threads for one page at a time. The
  * users' text is docs/api.md.
  */
+import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { AddressPlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
 import type { FlowInfo } from '../../workers/flow-list.ts';
@@ -68,14 +69,28 @@ const Refusal = {
   impairment: (why: string): string => `set_impairment: ${why}`,
 } as const;
 
-class RequestError extends Error {}
+class RequestError extends Error {
+  /** Beside `desc` in the reply: what the original's words do not say. */
+  readonly reason: string | undefined;
 
-const errorReply = (why: string): string => JSON.stringify({ error: { desc: `bad request: ${why}` } });
+  constructor(message: string, reason?: string) {
+    super(message);
+    this.reason = reason;
+  }
+}
+
+const errorReply = (why: string, reason?: string): string =>
+  JSON.stringify({ error: { desc: `bad request: ${why}`, ...(reason !== undefined && { reason }) } });
 
 /** The reply to a request that is too large. */
 export const TOO_LARGE_REPLY = errorReply(Refusal.tooLarge);
 
 type Json = Readonly<Record<string, unknown>>;
+
+const KNOWN_REQUESTS = [
+  ...['add_hostfwd', 'list_hostfwd', 'remove_hostfwd', 'info', 'stats', 'list_flows', 'list_ports'],
+  ...['get_policy', 'set_policy', 'get_impairment', 'set_impairment'],
+];
 
 /** The original's ids are of C type int. */
 const MAX_ID = 0x7fff_ffff;
@@ -107,7 +122,7 @@ export class Api {
         return JSON.stringify(await this.#handle(text));
       } catch (error) {
         if (!(error instanceof RequestError)) throw error;
-        return errorReply(error.message);
+        return errorReply(error.message, error.reason);
       }
     });
     this.#lastAnswer = answered.catch(() => {});
@@ -129,6 +144,8 @@ export class Api {
       }
       case 'remove_hostfwd':
         return this.#remove(args);
+      case 'list_ports':
+        return { return: this.#listPorts() };
       case 'info':
         return { return: this.#info() };
       case 'stats': {
@@ -138,6 +155,8 @@ export class Api {
             counters: engine.counters(),
             threads: engine.threadCounters(),
             histograms: engine.histograms(),
+            uptimeMs: Math.round(performance.now() - this.#startMs),
+            timeMs: Date.now(),
           },
         };
       }
@@ -153,7 +172,7 @@ export class Api {
       case 'set_impairment':
         return this.#setImpairment(args);
       default:
-        throw new RequestError(Refusal.unknownExecute);
+        throw new RequestError(Refusal.unknownExecute, `known requests: ${KNOWN_REQUESTS.join(', ')}`);
     }
   }
 
@@ -209,6 +228,19 @@ export class Api {
     };
   }
 
+  #listPorts(): Json {
+    const { ports } = this.#options;
+    const added = Array.from(this.#forwards.values(), ({ id, listener }) => ({ ...portEntry(listener), id }));
+    return {
+      ports: [...ports.others().map(portEntry), ...added],
+      failed: (ports.failed?.() ?? []).map(({ listener, port, errno }) => ({
+        ...portEntry(listener),
+        ...(port !== 0 && { failed_port: port }),
+        reason: strerror(errno),
+      })),
+    };
+  }
+
   async #listFlows(args: Json): Promise<unknown> {
     const after = args.after === undefined ? -1 : number(args.after);
     if (after === undefined || after < -1 || after > Number.MAX_SAFE_INTEGER - 1)
@@ -245,9 +277,12 @@ export class Api {
       ...(interfaceName !== undefined && guestAddress !== '' && { targetAddress: guestAddress }),
       path: interfaceName === undefined ? 'splice' : 'tap',
     };
-    if (this.#forwards.size >= MAX_ADDED_PORTS || this.#isTaken(listener))
-      throw new RequestError(Refusal.addFailed);
-    if ((await this.#options.ports.add(listener)) !== 0) throw new RequestError(Refusal.addFailed);
+    if (this.#forwards.size >= MAX_ADDED_PORTS)
+      throw new RequestError(Refusal.addFailed, `${MAX_ADDED_PORTS} ports are added already`);
+    if (this.#isTaken(listener))
+      throw new RequestError(Refusal.addFailed, 'this program publishes the port already');
+    const errno = await this.#options.ports.add(listener);
+    if (errno !== 0) throw new RequestError(Refusal.addFailed, strerror(errno));
     const id = ++this.#lastId;
     const entry = {
       id,
@@ -310,6 +345,19 @@ function setting(what: string, set: () => void): void {
 /** Addresses without an interface: a published port leads to loopback inside. */
 const LOOPBACK = { ipv4: { guest: '127.0.0.1' }, ipv6: { guest: '::1' } } as const;
 
+/** One published port, or range of ports. */
+const portEntry = (listener: ListenerPlan): Json => ({
+  proto: listener.proto,
+  from: listener.from ?? 'host',
+  address: listener.address,
+  ...(listener.interface !== undefined && { interface: listener.interface }),
+  port: listener.port,
+  ...(listener.lastPort !== undefined && { last_port: listener.lastPort }),
+  target_addr: listener.targetAddress ?? '',
+  target_port: listener.targetPort,
+  path: listener.path ?? 'tap',
+});
+
 /** One flow, with names in the style of list_hostfwd's entries. */
 function flowEntry(flow: FlowInfo): Json {
   const { id, proto, state, path } = flow;
@@ -326,6 +374,9 @@ function flowEntry(flow: FlowInfo): Json {
     bytes_from_guest: flow.bytesFromGuest,
     bytes_to_guest: flow.bytesToGuest,
     age_ms: flow.ageMs,
+    ...(flow.rttUs !== undefined && { rtt_us: flow.rttUs, retransmits: flow.retransmits, cwnd: flow.cwnd }),
+    ...(flow.guestRttUs !== undefined && { guest_rtt_us: flow.guestRttUs }),
+    ...(flow.guestRetransmits !== undefined && { guest_retransmits: flow.guestRetransmits }),
   };
 }
 

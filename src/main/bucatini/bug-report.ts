@@ -226,10 +226,10 @@ const ORIGINALS_OPTIONS: Readonly<Record<string, readonly OptionShape[]>> = {
   slirp4netns: SLIRP_OPTIONS,
 };
 
-const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value }) => ({
+const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value, optional }) => ({
   name,
   ...(short !== undefined && { short }),
-  takesValue: value !== undefined,
+  takesValue: value !== undefined && !optional,
 }));
 
 function engineLines(engine: RunningEngine): string[] {

@@ -40,11 +40,35 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     about:
       'Makes two network namespaces (this needs no root, and nothing outside them is touched), and starts `bucatini run` in one and servers in the other. Then it pings, resolves names, downloads and uploads with checksums over IPv4 and IPv6, and measures the throughput. The status is 1 when a step failed.',
   },
-  policy: {
-    operands: 'test [OPTIONS] FILE ADDR[:PORT] | NAME[:PORT]',
-    summary: 'Explain what an egress policy says about a destination.',
+  top: {
+    operands: '[OPTIONS] [PID | API-SOCKET...]',
+    summary: 'Show rates, flows, drops and threads of running instances, renewed every second.',
     about:
-      'Reads FILE, the rules of an egress policy, and prints which of them decides when a program inside connects to the destination. An IPv6 address with a port stands in brackets. For a NAME it prints whether our DNS forwarder answers the query, and which rule decides about the addresses that it answers. The status is 0 if the destination is allowed, 2 if it is denied, 1 for errors. docs/policy.md describes the file.',
+      'Shows the instances with these process ids or API sockets; without operands all instances of this user that were started with --api-socket auto. Keys: q quit, s and S sort by the next or previous column, r reverse, / filter, p pause, n and N next or previous instance, arrows and Page Up or Down scroll, h help. If standard output is not a terminal, or TERM is dumb, each screen is printed below the last. NO_COLOR is respected. docs/watch.md describes the columns.',
+  },
+  flows: {
+    operands: '[OPTIONS] [PID | API-SOCKET...]',
+    summary: 'List the flows of running instances: TCP connections, UDP conversations, pings.',
+    about:
+      'Lists the flows of the instances with these process ids or API sockets; without operands those of all instances of this user that were started with --api-socket auto. The status is 1 when an instance did not answer, or when there is none. docs/watch.md describes the columns.',
+  },
+  ports: {
+    operands: '[OPTIONS] [PID | API-SOCKET...]',
+    summary: 'List the published ports of running instances, and those that could not be bound.',
+    about: 'Operands and status as those of `bucatini flows`.',
+  },
+  stats: {
+    operands: '[OPTIONS] [PID | API-SOCKET...]',
+    summary: 'Print the counters and latency percentiles of running instances.',
+    about:
+      'Prints what --stats prints at the end. With --watch each table after the first has the changes per second instead. Operands and status as those of `bucatini flows`. docs/counters.md explains the counters.',
+  },
+  policy: {
+    operands: '[OPTIONS] [PID | API-SOCKET...] | test [OPTIONS] FILE ADDR[:PORT]|NAME[:PORT]',
+    summary:
+      'Print the egress policy of running instances, or explain what a policy says about a destination.',
+    about:
+      'Without `test`: prints the egress policy that is in force; operands and status as those of `bucatini flows`. policy test: reads FILE, the rules of an egress policy, and prints which of them decides when a program inside connects to the destination. An IPv6 address with a port stands in brackets. For a NAME it prints whether our DNS forwarder answers the query, and which rule decides about the addresses that it answers. The status is 0 if the destination is allowed, 2 if it is denied, 1 for errors. docs/policy.md describes the file.',
   },
   'switch-over': {
     operands: '',
@@ -152,7 +176,8 @@ function grouped(command: CommandName): [string, OptionSpec[]][] {
 
 function signature(option: OptionSpec): string {
   const names = namesOf(option).join(', ');
-  return option.value === undefined ? names : `${names} ${option.value}`;
+  if (option.value === undefined) return names;
+  return option.optional ? `${names}[=${option.value}]` : `${names} ${option.value}`;
 }
 
 function optionLines(option: OptionSpec): string[] {

@@ -24,6 +24,7 @@ import { type Log, makeLog } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
+import type { StatsReport } from '../host/stats-report.ts';
 import { ownThreads, queuesOfLine, tapQueues, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { holdOutputs } from '../process/output.ts';
@@ -143,7 +144,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   readonly #start: SettingsStart;
   /** Its limit is the host's, read before the main thread enters the namespace. */
   readonly #multicast: MulticastPlan | undefined;
-  #printStats: (engine: EngineHandle) => void = () => {};
+  #stats: StatsReport | undefined;
 
   constructor(start: SettingsStart) {
     const { settings, target, sockets } = start;
@@ -215,7 +216,11 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   }
 
   async beforeSandbox(engine: EngineHandle, files: FileWatch): Promise<Sandbox> {
-    if (this.#start.settings.stats) this.#printStats = (await import('../host/stats.ts')).printStats;
+    const { settings, program, version } = this.#start;
+    if (settings.stats || settings.statsJson !== undefined) {
+      const { StatsReport } = await import('../host/stats-report.ts');
+      this.#stats = new StatsReport(engine, { ...settings, program, version: version(), log: this.log });
+    }
     return this.sandbox(engine, files);
   }
 
@@ -227,7 +232,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     throw new Error(`the engine failed: ${error.message}`);
   }
 
-  served(_status: number, engine: EngineHandle): void {
-    this.#printStats(engine);
+  served(): void {
+    this.#stats?.end();
   }
 }

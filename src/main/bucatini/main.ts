@@ -12,6 +12,7 @@ import { enterProgram, exitAfter, ownVersion } from '../process/entry.ts';
 import { ownStreams, print } from '../process/output.ts';
 import { ownArguments } from '../process/own-texts.ts';
 import { COMMAND_NAMES, type CommandName, commandList } from './commands.ts';
+import type { Settings } from './options.ts';
 
 /** Subcommands that run an engine in this process. */
 const startsEngine = (name: string | undefined): name is 'run' | 'attach' =>
@@ -28,7 +29,7 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
   const booted = startsEngine(command) ? bootPacketThread('packet thread 0') : undefined;
   try {
     const { parseArguments } = await import('./options.ts');
-    // The options of `policy test` stand behind its name.
+    // The options of `policy test` come after its name.
     const tests = command === 'policy' && args[0] === 'test';
     const parsed = parseArguments(command, tests ? args.slice(1) : args);
     if (parsed.kind !== 'go') {
@@ -50,7 +51,15 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         refuseOperands(operands);
         return await (await import('./selftest/selftest.ts')).selftest();
       case 'policy':
-        return (await import('./policy.ts')).policy(settings, operands, tests);
+        if (tests) return (await import('./policy.ts')).policyTest(settings, operands);
+        refuseOptions(settings, ['protocol', 'name'], 'bucatini policy test');
+        return await (await import('./watch.ts')).watch(command, settings, operands);
+      case 'flows':
+      case 'ports':
+      case 'stats':
+        return await (await import('./watch.ts')).watch(command, settings, operands);
+      case 'top':
+        return await (await import('./top/top.ts')).top(settings, operands, env);
       case 'switch-over':
       case 'switch-back': {
         refuseOperands(operands);
@@ -86,6 +95,12 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
 async function printText(command: CommandName, kind: 'help' | 'version'): Promise<void> {
   const { helpText, versionText } = await import('./cli-texts.ts');
   print(kind === 'help' ? helpText(command) : versionText(ownVersion()));
+}
+
+/** Of two commands that share a table of options: those of the other one. */
+function refuseOptions(settings: Settings, names: readonly (keyof Settings)[], owner: string): void {
+  const given = names.find((name) => settings[name] !== undefined);
+  if (given !== undefined) throw new Error(`--${given}: is an option of ${owner}`);
 }
 
 function refuseOperands(operands: readonly string[]): void {

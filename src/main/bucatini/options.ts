@@ -68,6 +68,14 @@ export interface Settings extends EgressOptions {
   readonly publish: readonly ListenerPlan[];
   /** Path of the API socket (api.ts). */
   readonly apiSocket?: string;
+  /** Of the commands that watch instances: `top`, `flows`, `ports`, `stats`, `policy`. */
+  readonly json?: true;
+  /** Seconds between two outputs; absent: one output. */
+  readonly watch?: number;
+  readonly once?: true;
+  readonly interval: number;
+  readonly sort?: SortKey;
+  readonly filter?: string;
   /** Of `policy test`. */
   readonly protocol?: string;
   readonly name?: string;
@@ -81,6 +89,9 @@ export interface Settings extends EgressOptions {
   readonly pcap?: string;
   readonly logLevel: LogLevel;
   readonly stats: boolean;
+  /** Seconds between two lines of --stats; absent: only the tables at the end. */
+  readonly statsSeconds?: number;
+  readonly statsJson?: string;
 }
 
 /** The value of --threads. */
@@ -98,7 +109,9 @@ export interface OptionSpec {
   readonly short?: string;
   /** Syntax of the value, for help. Absent: the option is a flag. */
   readonly value?: string;
-  readonly group: 'Addresses' | 'Connections' | 'Line' | 'Engine' | 'Diagnosis' | 'General';
+  /** The value may be left out; it is written behind "=" only. `set` then gets an empty text. */
+  readonly optional?: true;
+  readonly group: 'Addresses' | 'Connections' | 'Line' | 'Engine' | 'Diagnosis' | 'Output' | 'General';
   readonly help: string;
   /** The default in words, for help. */
   readonly default?: string;
@@ -113,6 +126,13 @@ const MIN_LANE_MIB = 4;
 const TEST_PROTOCOLS = ['tcp', 'udp', 'icmp', 'dns'] as const;
 const ENGINE: readonly CommandName[] = ['run', 'attach'];
 const ALL: readonly CommandName[] = COMMAND_NAMES;
+const WATCH: readonly CommandName[] = ['top', 'flows', 'ports', 'stats', 'policy'];
+const MAX_SECONDS = 86_400;
+/** The orders of flows: --sort, and the keys of `top`. */
+export const SORT_KEYS = [
+  ...(['rate', 'bytes', 'from-guest', 'to-guest', 'rtt', 'retransmits', 'age', 'remote', 'state'] as const),
+];
+export type SortKey = (typeof SORT_KEYS)[number];
 
 const { fixed, parsed } = fieldsOf<Draft>();
 
@@ -338,10 +358,26 @@ export const OPTIONS: readonly OptionSpec[] = [
   },
   {
     name: 'stats',
+    value: 'SECONDS',
+    optional: true,
     group: 'Diagnosis',
-    help: 'Print counters and latency percentiles on standard error when bucatini ends.',
+    help: 'Print elapsed time, rates, counters and latency percentiles on standard error when bucatini ends. With SECONDS also a line with the rates of each such interval.',
     commands: ENGINE,
-    set: fixed('stats', true),
+    set: (draft, text) => {
+      draft.stats = true;
+      if (text !== '') draft.statsSeconds = parseCount(text, 1, MAX_SECONDS, '10');
+    },
+  },
+  {
+    name: 'stats-json',
+    value: 'FILE',
+    group: 'Diagnosis',
+    help: 'Write the same as JSON to FILE when bucatini ends (docs/watch.md).',
+    commands: ENGINE,
+    set: (draft, text) => {
+      if (text === '') throw new UsageError('is empty; write a file name');
+      draft.statsJson = text;
+    },
   },
   {
     name: 'log-level',
@@ -351,6 +387,59 @@ export const OPTIONS: readonly OptionSpec[] = [
     default: 'warning for run, info for attach',
     commands: ENGINE,
     set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
+  },
+  {
+    name: 'json',
+    group: 'Output',
+    help: 'Print JSON, one document in a line (docs/watch.md).',
+    commands: WATCH,
+    set: fixed('json', true),
+  },
+  {
+    name: 'watch',
+    value: 'SECONDS',
+    optional: true,
+    group: 'Output',
+    help: 'Print again every SECONDS, until a signal ends it. Without SECONDS every 2 seconds.',
+    commands: WATCH.filter((name) => name !== 'top'),
+    set: (draft, text) => {
+      draft.watch = text === '' ? 2 : parseSeconds(text);
+    },
+  },
+  {
+    name: 'once',
+    group: 'Output',
+    help: 'Print one screen, without colour and cut to no size, and end. It takes one interval to measure the rates.',
+    commands: ['top'],
+    set: fixed('once', true),
+  },
+  {
+    name: 'interval',
+    value: 'SECONDS',
+    group: 'Output',
+    help: 'Time between two measurements, 0.1 to 3600 seconds.',
+    default: '1',
+    commands: ['top'],
+    set: parsed('interval', parseSeconds),
+  },
+  {
+    name: 'sort',
+    value: 'COLUMN',
+    group: 'Output',
+    help: `Order of the flows: ${SORT_KEYS.join(', ')}. Numbers: the largest first.`,
+    default: 'rate for top, age for flows',
+    commands: ['top', 'flows'],
+    set: parsed('sort', (text) => parseChoice(text, SORT_KEYS)),
+  },
+  {
+    name: 'filter',
+    value: 'TEXT',
+    group: 'Output',
+    help: 'Only flows whose protocol, state or ends contain TEXT, for example `:443` or `udp`. Several words: all of them.',
+    commands: ['top', 'flows'],
+    set: (draft, text) => {
+      draft.filter = text;
+    },
   },
   { name: 'help', short: 'h', group: 'General', help: 'Print this text.', commands: ALL },
   { name: 'version', group: 'General', help: 'Print the version.', commands: ALL },
@@ -384,7 +473,7 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
     if (option.name === 'help') return { kind: 'help' };
     if (option.name === 'version') return { kind: 'version' };
     let text = '';
-    if (option.value === undefined) {
+    if (option.value === undefined || (option.optional && equals < 0)) {
       if (equals >= 0) throw new UsageError(`${name} takes no value; write ${name} alone`);
       if (rest !== '') args = [...args.slice(0, i + 1), `-${rest}`, ...args.slice(i + 1)];
     } else if (equals >= 0) {
@@ -396,7 +485,7 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
       if (next === undefined) throw new UsageError(`${name} needs a value; write ${name} ${option.value}`);
       text = next;
     }
-    if (option.value !== undefined && !option.repeatable && seen.has(option.name)) {
+    if (option.value !== undefined && !option.optional && !option.repeatable && seen.has(option.name)) {
       throw new UsageError(`${name} ${quoted(text)}: given twice; write it once`);
     }
     seen.add(option.name);
@@ -432,6 +521,7 @@ function complete(command: CommandName, { lineOptions, ...draft }: Draft): Setti
     threads: { kind: 'auto' },
     logLevel: command === 'run' ? 'warning' : 'info',
     stats: false,
+    interval: 1,
     ...draft,
   };
   checkTogether(settings);
@@ -506,6 +596,14 @@ function parseThreads(text: string): Threads {
   if (kind === 'pipeline') return { kind, shards: parseCount(count, 1, MAX_SHARDS, 'pipeline=2') };
   if (kind === 'lanes') return parseLanes(count);
   throw new UsageError('not one of auto, fused, pipeline, pipeline=N, lanes=N, lanes=MIN-MAX');
+}
+
+/** Seconds between two outputs, with a fraction. */
+function parseSeconds(text: string): number {
+  const value = /^[0-9]{1,4}(\.[0-9]{1,3})?$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= 0.1 && value <= 3600))
+    throw new UsageError('not a number from 0.1 to 3600; write for example 2');
+  return value;
 }
 
 const LANES_EXAMPLES = 'lanes=2 or lanes=1-4';

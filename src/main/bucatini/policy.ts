@@ -27,14 +27,13 @@ const USAGE = 'write bucatini policy test FILE ADDR:PORT';
 /**
  * Run `bucatini policy test`.
  * @param operands  file and destination
- * @param tests  the subcommand is `test`; else it is the first operand
  * @returns the exit status
  * @throws UsageError
  */
-export function policy(settings: Settings, operands: readonly string[], tests: boolean): number {
-  if (!tests)
+export function policyTest(settings: Settings, operands: readonly string[]): number {
+  if (settings.json || settings.watch !== undefined)
     throw new UsageError(
-      operands[0] === undefined ? USAGE : `${quoted(operands[0])}: is no subcommand; ${USAGE}`,
+      `--${settings.json ? 'json' : 'watch'}: is an option of bucatini policy without test`,
     );
   const [file, to, extra] = operands;
   if (extra !== undefined) throw new UsageError(`${quoted(extra)}: one operand too many; ${USAGE}`);

@@ -2,17 +2,105 @@
 /** `--stats`: the engine's counters and measured distributions as tables on standard error. */
 import { build } from 'hdr-histogram-js';
 import type { EngineHandle, EngineHistogram, ThreadCounters } from '../../workers/engine.ts';
+import { tableText } from '../cli/table.ts';
+import { bytesText, durationText, figureText, rateText } from '../cli/units.ts';
 import { put } from '../process/output.ts';
 
-/** Print the tables of a running or ended engine on standard error. */
-export function printStats(engine: Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms'>): void {
-  put(
-    2,
-    `${countersText(engine.counters(), engine.threadCounters())}\n${histogramsText(engine.histograms())}`,
-  );
+type Counters = Readonly<Record<string, number>>;
+
+/** What the tables need of an engine. */
+export type StatsEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms'>;
+
+/**
+ * Print the tables of a running or ended engine on standard error.
+ * @param elapsedMs  since it has carried packets
+ */
+export function printStats(engine: StatsEngine, elapsedMs: number): void {
+  const counters = engine.counters();
+  const tables = [countersText(counters, engine.threadCounters()), histogramsText(engine.histograms())];
+  put(2, [throughputText(counters, elapsedMs), ...tables].join('\n'));
 }
 
-const figure = (value: number): string => value.toLocaleString('en-US');
+/** The same as one JSON document in a line (--stats-json). */
+export function statsJson(engine: StatsEngine, elapsedMs: number, program: string, version: string): string {
+  const counters = engine.counters();
+  const { fromGuest, toGuest } = carriedBytes(counters);
+  const seconds = elapsedMs / 1000;
+  return `${JSON.stringify({
+    ...{ program, version, timeMs: Date.now(), elapsedMs: Math.round(elapsedMs) },
+    fromGuest: { bytes: fromGuest, bitsPerSecond: Math.round((fromGuest * 8) / seconds) || 0 },
+    toGuest: { bytes: toGuest, bitsPerSecond: Math.round((toGuest * 8) / seconds) || 0 },
+    ...{ counters, threads: engine.threadCounters(), histograms: engine.histograms() },
+  })}\n`;
+}
+
+/** Bytes of frames through the TAP. */
+export const carriedBytes = (
+  counters: Counters,
+): { readonly fromGuest: number; readonly toGuest: number } => ({
+  fromGuest: counters.bytesFromGuest ?? 0,
+  toGuest: counters.bytesToGuest ?? 0,
+});
+
+/**
+ * Elapsed time, bytes and mean rates in lines.
+ * @param elapsedMs  0: not known
+ */
+export function throughputText(counters: Counters, elapsedMs: number): string {
+  const { fromGuest, toGuest } = carriedBytes(counters);
+  const spliced = counters.spliceBytes ?? 0;
+  const row = (name: string, bytes: number): string[] => [
+    name,
+    bytesText(bytes),
+    elapsedMs > 0 ? rateText((bytes * 1000) / elapsedMs) : '',
+  ];
+  const rows = [
+    ['elapsed', durationText(elapsedMs), ''],
+    row('from guest', fromGuest),
+    row('to guest', toGuest),
+    ...(spliced > 0 ? [row('past the TAP', spliced)] : []),
+  ];
+  return tableText(rows, 'lr');
+}
+
+/**
+ * A line for each interval of --stats=SECONDS.
+ * @param before  counters at the beginning of the interval
+ * @param seconds  its length
+ */
+export function intervalLine(
+  elapsedMs: number,
+  counters: Counters,
+  before: Counters,
+  seconds: number,
+): string {
+  const rates = perSecond(counters, before, seconds);
+  const { fromGuest, toGuest } = carriedBytes(rates);
+  const open = (counters.tcpOpened ?? 0) + (counters.tcpAccepted ?? 0) - (counters.tcpClosed ?? 0);
+  const drops = sumOf(counters, 'drop.') - sumOf(before, 'drop.');
+  const again = (counters.tcpRetransmits ?? 0) - (before.tcpRetransmits ?? 0);
+  return [
+    durationText(elapsedMs),
+    `from guest ${rateText(fromGuest)}`,
+    `to guest ${rateText(toGuest)}`,
+    `TCP connections ${open}`,
+    `drops ${drops}`,
+    `retransmits to guest ${again}\n`,
+  ].join('  ');
+}
+
+/** Sum of all counters whose names begin with `prefix`. */
+export const sumOf = (counters: Counters, prefix: string): number =>
+  Object.entries(counters).reduce((sum, [name, value]) => sum + (name.startsWith(prefix) ? value : 0), 0);
+
+/** Changes of all counters per second. A counter that is lower than before belongs to another engine: 0. */
+export const perSecond = (counters: Counters, before: Counters, seconds: number): Record<string, number> =>
+  Object.fromEntries(
+    Object.entries(counters).map(([name, value]) => [
+      name,
+      seconds > 0 ? Math.max(0, value - (before[name] ?? 0)) / seconds : 0,
+    ]),
+  );
 
 /**
  * The counters as a table.
@@ -26,10 +114,10 @@ export function countersText(
   const columns = threads.length > 1 ? threads : [];
   const rows = Object.entries(counters).map(([name, value]) => [
     name,
-    figure(value),
-    ...columns.map((column) => figure(column.counters[name] ?? 0)),
+    figureText(value),
+    ...columns.map((column) => figureText(column.counters[name] ?? 0)),
   ]);
-  return table([['counter', 'value', ...columns.map((column) => column.thread)], ...rows], 1);
+  return tableText([['counter', 'value', ...columns.map((column) => column.thread)], ...rows], 'lr');
 }
 
 const PERCENTILES = [50, 90, 99, 99.9] as const;
@@ -37,7 +125,7 @@ const PERCENTILES = [50, 90, 99, 99.9] as const;
 /** The distributions as a table, one row for each: unit, count, percentiles and maximum. */
 export function histogramsText(histograms: readonly EngineHistogram[]): string {
   const head = ['measured', 'unit', 'count', ...PERCENTILES.map((p) => `p${p}`), 'max'];
-  return table([head, ...histograms.map(distribution)], 2);
+  return tableText([head, ...histograms.map(distribution)], 'llr');
 }
 
 function distribution(h: EngineHistogram): string[] {
@@ -54,18 +142,4 @@ function distribution(h: EngineHistogram): string[] {
   const max = hdr.maxValue;
   const values = [...PERCENTILES.map((p) => Math.min(hdr.getValueAtPercentile(p), max)), max];
   return [h.name, h.unit, String(hdr.totalCount), ...values.map(String)];
-}
-
-/**
- * Aligned columns.
- * @param left  this many columns, from the first on, are aligned to the left; all others to the right
- */
-function table(rows: readonly (readonly string[])[], left: number): string {
-  const columns = rows[0]?.length ?? 0;
-  const widths = Array.from({ length: columns }, (_, c) =>
-    Math.max(...rows.map((row) => row[c]?.length ?? 0)),
-  );
-  const line = (row: readonly string[]): string =>
-    row.map((cell, c) => (c < left ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!))).join('  ');
-  return rows.map((row) => `${line(row)}\n`).join('');
 }

@@ -8,7 +8,7 @@ import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
 import type { ListenFailure } from '../../workers/listen/listener-table.ts';
-import type { AddedPorts } from '../api/added-ports.ts';
+import type { AddedPorts, FailedPort } from '../api/added-ports.ts';
 import { listenersCollide } from '../host/host-ports.ts';
 import { ForwardMessage as M } from './forward-messages.ts';
 import {
@@ -54,6 +54,8 @@ export class Forwarder {
   #key = '';
   /** Ports that the API socket has added: last in the list of listeners. */
   readonly #added = new Set<ListenerPlan>();
+  /** Of the last change of the list. */
+  #failed: readonly FailedPort[] = [];
 
   constructor(options: ForwarderOptions) {
     this.#o = options;
@@ -117,6 +119,7 @@ export class Forwarder {
     };
     return {
       others: () => this.#plannedListeners(),
+      failed: () => this.#failed,
       add: async (listener) => {
         this.#added.add(listener); // before it is sent: a rescan may send the whole list meanwhile
         const [failure] = await engine.changeListeners([], [listener]);
@@ -161,8 +164,11 @@ export class Forwarder {
 
   /** Failures of added ports are not logged: the API socket's reply reports them. */
   #warnOf(failures: readonly ListenFailure[]): void {
-    for (const failure of failures)
-      if (failure.index < this.#planned.length) this.#o.log('warning', this.failureText(failure)[0]!);
+    const ofRules = failures.filter(({ index }) => index < this.#planned.length);
+    this.#failed = ofRules.map(({ index, port, errno }) => ({
+      ...{ listener: this.#planned[index]!.listener, port, errno },
+    }));
+    for (const failure of ofRules) this.#o.log('warning', this.failureText(failure)[0]!);
   }
 
   /** Replace all rules; listeners that both lists have stay open. */

@@ -265,7 +265,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     const { conf, target, runAs, statusFd } = this.#start;
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../host/stats.ts');
-      setInterval(() => printStats(engine), conf.statsSeconds * 1000).unref();
+      const startMs = performance.now();
+      setInterval(() => printStats(engine, performance.now() - startMs), conf.statsSeconds * 1000).unref();
     }
     await this.#command?.started;
     const watched = this.#watchNamespace(engine, files);

@@ -31,8 +31,19 @@ export const FlowField = {
   fromGuestBytes: 13,
   toGuestBytes: 14,
   ageMs: 15,
+  /**
+   * TCP, -1 where it is not known. Towards the guest, by our TCP: round-trip time in milliseconds, and how often
+   * data was sent again. Of the host's socket, by the kernel (tcpInfo()): round-trip time in microseconds,
+   * segments sent again, congestion window in segments.
+   */
+  guestRttMs: 16,
+  guestRetransmits: 17,
+  hostRttUs: 18,
+  hostRetransmits: 19,
+  hostCwnd: 20,
 } as const;
-export const FLOW_FIELDS = 16;
+export const FLOW_FIELDS = 21;
+const FIRST_OF_TCP = FlowField.guestRttMs;
 
 /** State of a flow in reports. */
 export const FlowState = {
@@ -78,7 +89,7 @@ export interface FlowSource {
   /** Places are 0 .. placeCount - 1; each has a flow or none. */
   readonly placeCount: number;
   /**
-   * Fill in a row, all fields but `place`.
+   * Fill in a row, all fields but `place`; those of TCP are -1 before.
    * @returns false: there is no flow at that place
    */
   describeFlow(place: number, rows: Float64Array, at: number): boolean;
@@ -108,6 +119,7 @@ export function flowPage(source: FlowSource, from: number, limit: number): FlowP
   let at = 0;
   let place = from;
   for (; place < end && at < rows.length; place++) {
+    rows.fill(-1, at + FIRST_OF_TCP, at + FLOW_FIELDS);
     if (!source.describeFlow(place, rows, at)) continue;
     rows[at + FlowField.place] = place;
     at += FLOW_FIELDS;

@@ -168,6 +168,14 @@ export class HostIo implements Stage {
     return this.#module[flow] === Module.stream && this.#streams.release(flow, state, 0);
   }
 
+  /**
+   * Fill in what a report has of the host's socket of a TCP flow.
+   * @param gid  of the flow
+   */
+  describe(gid: number, rows: Float64Array, at: number): void {
+    if (this.#module[gid] === Module.stream) this.#streams.describe(gid, rows, at);
+  }
+
   /** The host's network has changed. */
   hostChanged(change: HostChange): void {
     this.#addressing.hostChanged(change);

@@ -48,6 +48,7 @@ import {
   setsockoptInt,
   shutdown,
   sockaddrWrite,
+  tcpInfo,
 } from '../../sys/socket.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow/flow-report.ts';
 import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
@@ -431,6 +432,7 @@ export class StreamSplice implements FlowSource {
     rows[at + FlowField.fromGuestBytes] = this.#movedBytes(guest);
     rows[at + FlowField.toGuestBytes] = this.#movedBytes(remote);
     rows[at + FlowField.ageMs] = performance.now() - this.#bornMs[place]!;
+    tcpInfo(this.#fd.get(remote), rows, at + FlowField.hostRttUs);
     return true;
   }
 

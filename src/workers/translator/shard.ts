@@ -344,7 +344,7 @@ export class Shard implements Stage, FlowSource {
     const stated = isTcp ? this.#tcp : proto === IpProtocol.udp ? this.#udp : this.#ping;
     describeEntry(flows, place, rows, at);
     rows[at + FlowField.state] = stated.stateOf(place);
-    if (isTcp) rows[at + FlowField.toGuestBytes] = this.#tcp.deliveredBytes(place);
+    if (isTcp) this.#tcp.describe(place, rows, at);
     rows[at + FlowField.ageMs] = now - flows.bornMs[place]!;
     return true;
   }

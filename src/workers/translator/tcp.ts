@@ -36,7 +36,7 @@ import { seqGeq, seqGt, seqLeq, seqLt } from '../../proto/seq.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from '../../proto/tcp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { EgressProto } from '../flow/egress-policy.ts';
-import { FlowState as ReportedState } from '../flow/flow-report.ts';
+import { FlowField, FlowState as ReportedState } from '../flow/flow-report.ts';
 import type { FlowState } from '../flow/flow-state.ts';
 import { ADDR_WORDS, type FlowId } from '../flow/flow-table.ts';
 import { newFlowTuple } from '../flow/flow-tuple.ts';
@@ -434,6 +434,14 @@ export class TcpTranslator {
     const tcb = this.#tcb;
     // The FIN counts as one byte in the acknowledged bytes.
     return this.#ctx.flows.toGuestBytes[flow]! - (tcb.flags[flow]! & TcbFlag.finAcked ? 1 : 0);
+  }
+
+  /** Fill in what a report has of our TCP towards the guest. */
+  describe(flow: number, rows: Float64Array, at: number): void {
+    const tcb = this.#tcb;
+    rows[at + FlowField.toGuestBytes] = this.deliveredBytes(flow);
+    if (tcb.srtt[flow]! > 0) rows[at + FlowField.guestRttMs] = tcb.srtt[flow]!;
+    rows[at + FlowField.guestRetransmits] = tcb.retransmits[flow]!;
   }
 
   /** Connections in any state; for tests, as it scans all of them. */

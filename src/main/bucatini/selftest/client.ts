@@ -1,4 +1,4 @@
-// bundle: process client
+// bundle: process selftest-client
 /**
  * COMMAND of the selftest: does each step inside the namespace and prints one JSON line for it. The function
  * of a step returns its figure, or throws an error with the reason.

@@ -105,7 +105,7 @@ async function runClient(printStep: (report: StepReport) => void): Promise<void>
     launcher,
     [
       ...['run', '--dns', OUTSIDE.v4, '--publish', `${PORT.published}`, '--'],
-      ...programCommand('client', 'main/bucatini/selftest/client'),
+      ...programCommand('selftest-client', 'main/bucatini/selftest/client'),
     ],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );

@@ -43,9 +43,11 @@ import {
   setLingerZero,
   sockaddrWrite,
   socket,
+  tcpInfo,
 } from '../../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../../engine-plan.ts';
 import type { Addressing } from '../../flow/addressing.ts';
+import { FlowField } from '../../flow/flow-report.ts';
 import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../../link/descriptor.ts';
 import {
   creditAcked,
@@ -122,6 +124,12 @@ export class StreamSockets implements SocketModule, StreamEnding {
     this.#connecting = new ConnectingList(gids);
     this.#connectAtMs = new Float64Array(gids);
     ctx.shortage.onGiveWay((minAgeMs) => this.#giveUpOldest(minAgeMs));
+  }
+
+  /** HostIo.describe(). */
+  describe(gid: number, rows: Float64Array, at: number): void {
+    if (this.#table.flags[gid]! & StreamFlag.open)
+      tcpInfo(this.#table.fd.get(gid), rows, at + FlowField.hostRttUs);
   }
 
   /** send, credit, openTcp, rewind, finish, close or reset, from a shard. Takes over the slots it brings. */

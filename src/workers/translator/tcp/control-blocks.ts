@@ -164,6 +164,8 @@ export class TcpControlBlocks {
    */
   readonly timedSeq: Uint32Array;
   readonly timedAt: Float64Array;
+  /** How often data was sent to the guest again, for reports. */
+  readonly retransmits: Uint32Array;
   /** Consecutive time-outs, or zero-window probes. */
   readonly tries: Uint8Array;
   /** DSCP << 2 of the guest's segments, which the host's socket has too. */
@@ -219,6 +221,7 @@ export class TcpControlBlocks {
     this.rto = new Float64Array(flows);
     this.timedSeq = new Uint32Array(flows);
     this.timedAt = new Float64Array(flows);
+    this.retransmits = new Uint32Array(flows);
     this.tries = new Uint8Array(flows);
     this.tos = new Uint8Array(flows);
     this.keepAliveSeconds = new Uint16Array(flows);
@@ -231,6 +234,7 @@ export class TcpControlBlocks {
       ...[this.lastAckSent, this.cwnd, this.ssthresh, this.dupAcks, this.recover, this.rtxNxt],
       ...[
         this.eofOffset,
+        this.retransmits,
         this.tries,
         this.bigLosses,
         this.rcvUp,
@@ -263,6 +267,7 @@ export class TcpControlBlocks {
     this.srtt[flow] = 0;
     this.rttvar[flow] = 0;
     this.rto[flow] = RTO_INITIAL_MS;
+    this.retransmits[flow] = 0;
     this.tries[flow] = 0;
     this.tos[flow] = 0;
     this.keepAliveSeconds[flow] = 0;
