@@ -1,6 +1,6 @@
 /**
- * Build dist/library: what `import 'bucatini'` loads, in one file for Node and Bun, and its types. The types are
- * those of src/library/ alone: a public type that needs another folder fails the build.
+ * Build dist/library: what `import 'bucatini'` loads, in one file for Node and Bun, and its types. The types
+ * are those of src/library/ alone: a public type that needs another folder fails the build.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

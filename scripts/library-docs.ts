@@ -1,7 +1,7 @@
 /**
  * `npm run docs:library`: write docs/library-api.md, the interface of the library, from the types and comments of
- * src/library/, by TypeDoc (scripts/library-pages/, which is installed at the first call). The page has the digest of
- * the types that it was written from, and a test compares it with those of dist/library.
+ * src/library/, by TypeDoc (scripts/library-pages/, which is installed at the first call). The page has the
+ * digest of the types that it was written from, and a test compares it with those of dist/library.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

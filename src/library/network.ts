@@ -62,6 +62,16 @@ export interface Flow {
   readonly bytesToGuest: number;
   /** Milliseconds since the first packet. */
   readonly ageMs: number;
+  /** Round-trip time of the host's TCP connection in microseconds; absent where the kernel knows none. */
+  readonly rttUs?: number;
+  /** Segments that the host's kernel has sent again on it. */
+  readonly retransmits?: number;
+  /** Congestion window of it, in segments. */
+  readonly cwnd?: number;
+  /** Round-trip time between the engine and the program inside, in microseconds. */
+  readonly guestRttUs?: number;
+  /** Segments that the engine has sent again to the program inside. */
+  readonly guestRetransmits?: number;
 }
 
 /** Counters by name: docs/counters.md. */
@@ -69,6 +79,10 @@ export type Counters = Readonly<Record<string, number>>;
 
 /** What the engine has counted. */
 export interface Stats {
+  /** Milliseconds since the engine's start. */
+  readonly uptimeMs: number;
+  /** When this was, in milliseconds as of Date.now(). */
+  readonly timeMs: number;
   readonly counters: Counters;
   /** The same for each thread. */
   readonly threads: readonly { readonly thread: string; readonly counters: Counters }[];
@@ -76,7 +90,9 @@ export interface Stats {
   readonly histograms: Readonly<Record<string, unknown>>;
 }
 
-/** The emulated line as the engine has it: rates in bit/s, sizes in bytes, shares from 0 to 1 (docs/api.md). */
+/**
+ * The emulated line as the engine has it: rates in bit/s, sizes in bytes, shares from 0 to 1 (docs/api.md).
+ */
 export interface ImpairmentState {
   readonly seed: number;
   /** What leaves the namespace. */
@@ -142,8 +158,9 @@ export class Network implements AsyncDisposable, Disposable {
   }
 
   /**
-   * Resolves when the network has ended: with `undefined` after close(), else with the reason, for example that
-   * the engine was killed. A network does not keep this process from ending, unless `ended` has been read.
+   * Resolves when the network has ended: with `undefined` after close(), else with the reason, for example
+   * that the engine was killed. A network does not keep this process from ending, unless `ended` has been
+   * read.
    */
   get ended(): Promise<BucatiniError | undefined> {
     this.#engine.ref();
@@ -213,9 +230,7 @@ export class Network implements AsyncDisposable, Disposable {
     });
     const { id } = (await answer.catch((error: BucatiniError) => {
       if (error.code !== 'refused') throw error;
-      const why = error.message.endsWith('failed')
-        ? 'the port is taken, or this user may not open it'
-        : error.message;
+      const why = (error.cause as { readonly reason?: string }).reason ?? error.message;
       const text = `publish ${hostAddress} port ${hostPort}/${protocol} to port ${port}: ${why}`;
       throw new BucatiniError('refused', text, { cause: error });
     })) as { readonly id: number };
@@ -276,9 +291,11 @@ export class Network implements AsyncDisposable, Disposable {
   }
 
   /**
-   * Replace the emulated line. Settings that are not given are as on a line that changes nothing; the seed stays.
+   * Replace the emulated line. Settings that are not given are as on a line that changes nothing; the seed
+   * stays.
    * @param line  settings, the name of a profile, or `none`
-   * @throws BucatiniError with the setting that is wrong, or if the network was made without the option `impairment`
+   * @throws BucatiniError with the setting that is wrong, or if the network was made without the option
+   *   `impairment`
    */
   async setImpairment(line: Omit<Impairment, 'seed'> | string): Promise<ImpairmentState> {
     const answer = this.#engine.ask('set_impairment', lineArguments(line));
@@ -314,8 +331,8 @@ export class Network implements AsyncDisposable, Disposable {
 /**
  * Make a namespace with a network: new user, network, mount and PID namespaces, without privileges. Programs
  * inside see the files of this machine, their own processes, and a network that the engine connects to the
- * host's. The network ends with close(), with `await using`, when `options.signal` aborts, and when this process
- * ends, however that happens.
+ * host's. The network ends with close(), with `await using`, when `options.signal` aborts, and when this
+ * process ends, however that happens.
  * @throws BucatiniError with the message of `bucatini run`; the reason of `options.signal`
  * @example
  * ```ts

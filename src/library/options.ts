@@ -36,7 +36,9 @@ export interface NetworkOptions {
   /** `false`: the interface inside stays down and without addresses (`--no-configure`). */
   readonly configure?: boolean | undefined;
 
-  /** Ports that are published from the start, for example `8080:80` or `127.0.0.1:5353:53/udp`: `--publish`. */
+  /**
+   * Ports that are published from the start, for example `8080:80` or `127.0.0.1:5353:53/udp`: `--publish`.
+   */
   readonly publish?: OneOrMore<string | number> | undefined;
   /** Connections from the host's loopback to ports of `publish` go past the interface: `--splice`. */
   readonly splice?: boolean | undefined;
@@ -69,8 +71,8 @@ export interface NetworkOptions {
 }
 
 /**
- * Settings of one line. Values are texts as in docs/shaping.md; `/up` and `/down` at the end of a value limit it
- * to what leaves the namespace and to what comes to it: `delay: ['60ms/up', '20ms/down']`.
+ * Settings of one line. Values are texts as in docs/shaping.md; `/up` and `/down` at the end of a value limit
+ * it to what leaves the namespace and to what comes to it: `delay: ['60ms/up', '20ms/down']`.
  */
 export interface LineSettings {
   /** A named line, for example `3g`; the other settings change it. */

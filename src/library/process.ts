@@ -91,7 +91,9 @@ export class NetworkProcess implements AsyncDisposable {
     else signal?.addEventListener('abort', abort, { once: true });
   }
 
-  /** Process id of the program, as this process sees it; `undefined`: it has not started yet, or has ended. */
+  /**
+   * Process id of the program, as this process sees it; `undefined`: it has not started yet, or has ended.
+   */
   get pid(): number | undefined {
     return this.#ended ? undefined : childOf(this.#child.pid);
   }
@@ -199,8 +201,8 @@ function checkProgram(command: string, searchPath: string, directory: string): v
 }
 
 /**
- * The launcher is a shell, and a shell drops variables whose names it cannot have. An env(1) in front sets them
- * again, unless the program's name has "=", which env(1) would take for a variable.
+ * The launcher is a shell, and a shell drops variables whose names it cannot have. An env(1) in front sets
+ * them again, unless the program's name has "=", which env(1) would take for a variable.
  */
 function entriesOfEnv(command: string, env: Readonly<Record<string, string | undefined>>): readonly string[] {
   const dropped = Object.entries(env)

@@ -104,7 +104,10 @@ describeNeeding('a network', [...tapNeeds, requireTool('ip', 'apt package iprout
     expect((await network.stats()).counters.framesToGuest).toBeGreaterThan(0);
     const taken = { port: 8000, hostPort: published.hostPort };
     await expect(network.publish(taken)).rejects.toEqual(
-      failure('refused', `127.0.0.1 port ${published.hostPort}/tcp to port 8000: the port is taken`),
+      failure(
+        'refused',
+        `127.0.0.1 port ${published.hostPort}/tcp to port 8000: this program publishes the port already`,
+      ),
     );
     await published.close();
     await published.close();

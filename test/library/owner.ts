@@ -1,4 +1,7 @@
-/** A process that makes a network, says which processes it has, and waits: for network.test.ts, on Node and Bun. */
+/**
+ * A process that makes a network, says which processes it has, and waits: for network.test.ts, on Node and
+ * Bun.
+ */
 import { createNetwork } from 'bucatini';
 
 const network = await createNetwork();
