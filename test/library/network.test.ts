@@ -3,6 +3,7 @@
  * The library in real namespaces, as the package is imported (dist/library). The engine's own behaviour is
  * tested in test/e2e; here it is whether the library starts, asks and ends it as it says.
  */
+import { getEventListeners } from 'node:events';
 import { readdirSync, readlinkSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { connect } from 'node:net';
@@ -163,12 +164,13 @@ describeNeeding('the start and the end of a network', tapNeeds, () => {
 
   it('nothing is left: no process, descriptor, socket or listener, also when the caller throws', async () => {
     const pids: (number | undefined)[] = [];
+    const { signal } = new AbortController();
     const use = async (): Promise<void> => {
-      const { signal } = new AbortController();
       await using network = await createNetwork({ signal });
       const child = network.spawn('sh', ['-c', 'sleep 1000 & echo up; wait']);
       await new Promise((resolve) => child.stdout!.once('data', resolve));
       await network.publish(80);
+      await network.run('true', [], { signal });
       pids.push(network.info.pid, network.info.namespacePid, child.pid, ...descendantsOf(network.info.pid));
       expect(socketOf(network.info.pid)).toBeDefined();
       throw new Error('the caller failed');
@@ -179,6 +181,7 @@ describeNeeding('the start and the end of a network', tapNeeds, () => {
     expect([openDescriptors(), process.eventNames().map((name) => process.listenerCount(name))]).toEqual(
       before,
     );
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
     expect(pids.length).toBeGreaterThan(8);
     expect(pids.filter((pid) => pid !== undefined && isAlive(pid))).toEqual([]);
     expect(findSockets().filter(({ pid }) => pids.includes(pid))).toEqual([]);
