@@ -19,6 +19,8 @@ import { LAUNCHER } from './process.ts';
 const WAITS = 'echo; while read -r _; do :; done';
 /** How long the engine may take to end by itself. */
 const END_LIMIT_MS = 5000;
+/** Test machines may be very busy. */
+const ANSWER_LIMIT_MS = 30_000;
 /** A message that is longer is cut. */
 const MAX_LINE = 4096;
 
@@ -100,7 +102,7 @@ export class Engine {
     if (this.#closing) throw new BucatiniError('ended', 'the network has been closed');
     if (this.#over) throw (await this.ended) ?? new BucatiniError('ended', 'the network has ended');
     try {
-      return await askApi(this.#socket!, request, args);
+      return await askApi(this.#socket!, request, args, { timeoutMs: ANSWER_LIMIT_MS });
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (['gone', 'closed'].includes(error.kind) || this.#closing)

@@ -1,6 +1,6 @@
 // @vitest: beside
 /**
- * The library in real namespaces, as the package is imported (dist/library). The engine's own behaviour is
+ * The library in real namespaces (dist/library, which `bucatini` is here). The engine's own behaviour is
  * tested in test/e2e; here it is whether the library starts, asks and ends it as it says.
  */
 import { getEventListeners } from 'node:events';
@@ -8,19 +8,16 @@ import { readdirSync, readlinkSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { connect } from 'node:net';
 import { BucatiniError, createNetwork, type Network, type NetworkProcess } from 'bucatini';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { bunExecutable } from '../../scripts/bun.ts';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { findSockets } from '../../src/main/api/socket-directory.ts';
-import { descendantsOf, eventually, isAlive, killTree, runToEnd, start } from '../support/process.ts';
+import { descendantsOf, eventually, isAlive, runToEnd } from '../support/process.ts';
 import { describeNeeding, requireTool, tapNeeds } from '../support/require.ts';
+import { gone, socketOf } from './leftovers.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 /** Inside, this address is the host's 127.0.0.1. */
 const HOST = '198.51.100.1';
 
-const socketOf = (pid: number): string | undefined => findSockets().find((one) => one.pid === pid)?.path;
-const gone = (pids: readonly (number | undefined)[]): Promise<unknown> =>
-  eventually(`ended: ${pids}`, 3000, () => !pids.some((pid) => pid !== undefined && isAlive(pid)));
 const started = (child: NetworkProcess): Promise<unknown> =>
   eventually('the program has started', 3000, () => child.pid);
 const openDescriptors = (): string[] =>
@@ -237,33 +234,5 @@ describeNeeding('the start and the end of a network', tapNeeds, () => {
     await expect(network.run('true')).rejects.toEqual(failure('ended', 'true: the network has ended'));
     await network.close();
     expect(socketOf(network.info.pid)).toBeUndefined();
-  });
-
-  const bun = bunExecutable(ROOT);
-  const runtimes = [['Node', process.execPath] as const, ...(bun ? [['Bun', bun] as const] : [])];
-  describe.each(runtimes)('a program on %s', (_name, runtime) => {
-    it('that is killed leaves nothing', async () => {
-      const owner = start([runtime, `${ROOT}test/library/owner.ts`]);
-      try {
-        const said = await eventually(
-          'the network is there',
-          10_000,
-          () => owner.printed().stdout || undefined,
-        );
-        const pids: number[] = JSON.parse(said);
-        expect(pids.every(isAlive)).toBe(true);
-        process.kill(owner.pid, 'SIGKILL');
-        await gone(pids);
-        expect(socketOf(pids[0]!)).toBeUndefined();
-      } finally {
-        killTree(owner.pid);
-      }
-    });
-
-    it('that forgets its network can end', async () => {
-      const forgets = "import { createNetwork } from 'bucatini'; await createNetwork();";
-      const ended = await runToEnd([runtime, '--input-type=module', '-e', forgets]);
-      expect(ended).toMatchObject({ status: 0, stderr: '' });
-    });
   });
 });

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** The package as other projects use it: what `npm pack` packs, its types, its entry, and the examples. */
+/** The package as other projects use it: what `npm pack` packs, its types, its entry, the ends of its callers, and the examples. */
 import {
   cpSync,
   existsSync,
@@ -12,9 +12,11 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bunExecutable } from '../../scripts/bun.ts';
 import { headOf, PAGE, typesDigest } from '../../scripts/library-docs.ts';
-import { runToEnd } from '../support/process.ts';
+import { eventually, isAlive, killTree, runToEnd, start } from '../support/process.ts';
 import { describeNeeding, tapNeeds } from '../support/require.ts';
+import { gone, socketOf } from './leftovers.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 const LIMIT_MS = 60_000;
@@ -66,6 +68,36 @@ describeNeeding('the package', tapNeeds, () => {
   it('require() loads it, where Node can load an ES module so', async () => {
     const script = "console.log(typeof require('bucatini').createNetwork)";
     expect(await runToEnd([process.execPath, '-e', script])).toMatchObject({ stdout: 'function\n' });
+  });
+
+  const bun = bunExecutable(ROOT);
+  const runtimes = [['Node', process.execPath] as const, ...(bun ? [['Bun', bun] as const] : [])];
+  describe.each(runtimes)('its caller on %s', (_name, runtime) => {
+    it('that is killed leaves nothing', async () => {
+      const owner = start([runtime, `${project}/owner.ts`]);
+      try {
+        const said = await eventually(
+          'the network is there',
+          10_000,
+          () => owner.printed().stdout || undefined,
+        );
+        const pids: number[] = JSON.parse(said);
+        expect(pids.every(isAlive)).toBe(true);
+        process.kill(owner.pid, 'SIGKILL');
+        await gone(pids);
+        expect(socketOf(pids[0]!)).toBeUndefined();
+      } finally {
+        killTree(owner.pid);
+      }
+    });
+
+    it('that forgets its network can end', async () => {
+      const forgets = "import { createNetwork } from 'bucatini'; await createNetwork();";
+      const file = `${project}/forgets.mjs`;
+      writeFileSync(file, forgets);
+      const ended = await runToEnd([runtime, file]);
+      expect(ended).toMatchObject({ status: 0, stderr: '' });
+    });
   });
 
   describe.concurrent('its examples', () => {

@@ -1,7 +1,4 @@
-/**
- * A process that makes a network, says which processes it has, and waits: for network.test.ts, on Node and
- * Bun.
- */
+/** A process that makes a network, says which processes it has, and waits, until package.test.ts kills it. */
 import { createNetwork } from 'bucatini';
 
 const network = await createNetwork();
