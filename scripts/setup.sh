@@ -59,6 +59,7 @@ test cmd avahi-browse        avahi-utils
 test cmd dbus-daemon         dbus-daemon
 test cmd gssdp-discover      gupnp-tools
 test cmd minidlnad           minidlna
+test cmd tmux                tmux
 test cmd shellcheck          shellcheck
 perf cmd pasta               passt
 perf cmd slirp4netns         slirp4netns

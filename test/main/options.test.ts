@@ -126,7 +126,10 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     ],
   },
   '--api-socket': {
-    good: [[['/run/x'], { apiSocket: '/run/x' }]],
+    good: [
+      [['/run/x'], { apiSocket: '/run/x' }],
+      [['auto'], { apiSocket: 'auto' }],
+    ],
     bad: [
       [[''], 'is empty'],
       [['x'.repeat(108)], 'longer than 107 bytes'],
@@ -241,6 +244,23 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
   },
   '--no-configure': { good: [[[], { configure: false }]], bad: [] },
   '--stats': { good: [[[], { stats: true }]], bad: [] },
+  '--stats-json': { good: [[['x.json'], { statsJson: 'x.json' }]], bad: [[[''], 'file name']] },
+  '--json': { good: [[[], { json: true }]], bad: [] },
+  '--watch': { good: [[[], { watch: 2 }]], bad: [] },
+  '--once': { good: [[[], { once: true }]], bad: [] },
+  '--interval': {
+    good: [
+      [['0.5'], { interval: 0.5 }],
+      [['60'], { interval: 60 }],
+    ],
+    bad: [
+      [['0'], 'from 0.1 to 3600'],
+      [['3601'], 'from 0.1 to 3600'],
+      [['1s'], 'write for example 2'],
+    ],
+  },
+  '--sort': { good: [[['rtt'], { sort: 'rtt' }]], bad: [[['name'], 'not one of rate, bytes']] },
+  '--filter': { good: [[[':443 tcp'], { filter: ':443 tcp' }]], bad: [] },
 };
 
 describe('option table', () => {
@@ -265,13 +285,26 @@ describe('option table', () => {
         expect(message([`${name}=${args[0]}`])).toBe(text);
       });
     }
-    if (OPTIONS.find((o) => `--${o.name}` === name)?.value === undefined) {
+    const option = OPTIONS.find((o) => `--${o.name}` === name);
+    if (option?.optional) continue; // below
+    if (option?.value === undefined) {
       it(`${name}=x: a flag takes no value`, () =>
         expect(message([`${name}=x`])).toContain('takes no value'));
     } else {
       it(`${name} at the end: needs a value`, () => expect(message([name])).toContain('needs a value'));
     }
   }
+
+  it('values that may be left out: only behind "="', () => {
+    expect(settings('--stats=5')).toMatchObject({ stats: true, statsSeconds: 5 });
+    expect(settings('--watch=0.5')).toMatchObject({ watch: 0.5 });
+    expect(parseArguments('run', ['--stats', '5'])).toMatchObject({ operands: ['5'] });
+    expect(settings('--stats').statsSeconds).toBeUndefined();
+    for (const text of ['--stats=0', '--stats=x', '--watch=0']) {
+      expect(message([text])).toContain(text.replace('=', ' '));
+      expect(message([text])).toMatch(/smaller than 1|not a whole number|0\.1 to 3600/);
+    }
+  });
 
   it('defaults: both families, 65520, 64 MiB, warnings for run and ready line for attach', () => {
     expect(settings()).toMatchObject({

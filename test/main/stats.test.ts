@@ -1,6 +1,13 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
-import { countersText, histogramsText } from '../../src/main/host/stats.ts';
+import {
+  countersText,
+  histogramsText,
+  intervalLine,
+  perSecond,
+  statsJson,
+  throughputText,
+} from '../../src/main/host/stats.ts';
 
 describe('--stats', () => {
   it('counters: names aligned left, values right, digits in groups of three', () => {
@@ -52,6 +59,53 @@ describe('--stats', () => {
       expect(Math.abs(values.at(-1)! - value)).toBeLessThanOrEqual(value / 64);
     },
   );
+
+  it('elapsed time and mean rates; past the TAP only if there was something', () => {
+    const counters = { bytesFromGuest: 4_267_512_341, bytesToGuest: 1_000_000 };
+    expect(throughputText(counters, 2100)).toBe(
+      [
+        'elapsed        2.1 s',
+        'from guest  3.97 GiB  16.3 Gbit/s',
+        'to guest     977 KiB  3.81 Mbit/s',
+        '',
+      ].join('\n'),
+    );
+    expect(throughputText({ ...counters, spliceBytes: 7 }, 0)).toContain('past the TAP       7 B\n');
+  });
+
+  it('--stats=SECONDS: a line with the rates of the interval', () => {
+    const before = { bytesFromGuest: 100, tcpOpened: 3, 'drop.x': 1 };
+    const now = {
+      bytesFromGuest: 1350,
+      tcpOpened: 5,
+      tcpClosed: 1,
+      'drop.x': 2,
+      'drop.y': 4,
+      tcpRetransmits: 7,
+    };
+    expect(intervalLine(12_000, now, before, 10)).toBe(
+      '12.0 s  from guest 1.00 kbit/s  to guest 0 bit/s  TCP connections 4  drops 5  retransmits to guest 7\n',
+    );
+  });
+
+  it('changes per second; counters of an engine that began anew are no negative rates', () => {
+    expect(perSecond({ a: 30, b: 5, c: 1 }, { a: 10, b: 9 }, 2)).toEqual({ a: 10, b: 0, c: 0.5 });
+    expect(perSecond({ a: 30 }, {}, 0)).toEqual({ a: 0 });
+  });
+
+  it('--stats-json: one document in a line', () => {
+    const counters = () => ({ bytesFromGuest: 1250 });
+    const engine = { counters, threadCounters: () => [], histograms: () => [] };
+    const text = statsJson(engine, 1000, 'bucatini run', '1.2');
+    expect(text).toMatch(/^[^\n]*\n$/);
+    expect(JSON.parse(text)).toEqual({
+      ...{ program: 'bucatini run', version: '1.2', timeMs: expect.any(Number), elapsedMs: 1000 },
+      fromGuest: { bytes: 1250, bitsPerSecond: 10_000 },
+      toGuest: { bytes: 0, bitsPerSecond: 0 },
+      ...{ counters: { bytesFromGuest: 1250 }, threads: [], histograms: [] },
+    });
+    expect(JSON.parse(statsJson(engine, 0, '', '')).fromGuest.bitsPerSecond).toBe(0);
+  });
 
   it('no counts: headings only', () => {
     expect(countersText({})).toBe('counter  value\n');

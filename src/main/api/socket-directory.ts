@@ -6,6 +6,7 @@
  *   /run/user/UID/bucatini       if that directory belongs to this user
  *   /tmp/bucatini-UID            mode 0700, refused if another user made it
  *
+ * Other programs look in the first one if XDG_RUNTIME_DIR names a directory of this user, else in all others.
  * In it a socket is called PROGRAM-PID.sock. A directory is "of this user" by its owner, not by its name: inside
  * a user namespace our user id is often 0, and the owner of a file is then shown as 0 as well.
  */
@@ -70,11 +71,15 @@ export async function autoSocketPath(
 
 /** All sockets in the directories of this user, by process id; those of ended processes too. */
 export function findSockets(surroundings: Surroundings = here()): readonly FoundSocket[] {
-  const directories = new Set([
-    ...runtimeDirectories(surroundings).map((of) => `${of}/${DIRECTORY}`),
-    ...temporaryDirectories(surroundings),
-  ]);
-  return [...directories]
+  const named = namedDirectory(surroundings);
+  const directories =
+    named === undefined
+      ? [
+          ...usualDirectories(surroundings).map((of) => `${of}/${DIRECTORY}`),
+          ...temporaryDirectories(surroundings),
+        ]
+      : [`${named}/${DIRECTORY}`];
+  return directories
     .filter((directory) => isOurs(directory, surroundings.uid))
     .flatMap(socketsIn)
     .sort((a, b) => a.pid - b.pid || (a.path < b.path ? -1 : 1));
@@ -110,7 +115,7 @@ export function removeOld(path: string): void {
 
 function makeDirectory(surroundings: Surroundings): string {
   const { uid, tmp } = surroundings;
-  const [runtime] = runtimeDirectories(surroundings);
+  const runtime = namedDirectory(surroundings) ?? usualDirectories(surroundings)[0];
   const directory =
     runtime === undefined
       ? (temporaryDirectories(surroundings)[0] ?? `${tmp}/${DIRECTORY}-${outerUid(uid)}`)
@@ -128,15 +133,18 @@ function makeDirectory(surroundings: Surroundings): string {
   return directory;
 }
 
-/** Directories for run-time files that belong to this user, the best one first. */
-function runtimeDirectories({ env, uid, runUser }: Surroundings): readonly string[] {
+/** XDG_RUNTIME_DIR, if it is a directory of this user: after su or sudo it may be another's. */
+function namedDirectory({ env, uid }: Surroundings): string | undefined {
   const named = env.XDG_RUNTIME_DIR?.replace(/\/+$/, '');
-  const usual = names(runUser)
-    .filter((name) => /^[0-9]+$/.test(name))
-    .map((name) => `${runUser}/${name}`);
-  const all = named?.startsWith('/') ? [named, ...usual] : usual;
-  return [...new Set(all)].filter((path) => ownerOf(path) === uid);
+  return named?.startsWith('/') && ownerOf(named) === uid ? named : undefined;
 }
+
+/** Directories of users' run-time files that belong to this user: one, or none. */
+const usualDirectories = ({ uid, runUser }: Surroundings): readonly string[] =>
+  names(runUser)
+    .filter((name) => /^[0-9]+$/.test(name))
+    .map((name) => `${runUser}/${name}`)
+    .filter((path) => ownerOf(path) === uid);
 
 /** Our directories among those in /tmp. */
 const temporaryDirectories = ({ uid, tmp }: Surroundings): readonly string[] =>

@@ -25,11 +25,11 @@ export function printStats(engine: StatsEngine, elapsedMs: number): void {
 export function statsJson(engine: StatsEngine, elapsedMs: number, program: string, version: string): string {
   const counters = engine.counters();
   const { fromGuest, toGuest } = carriedBytes(counters);
-  const seconds = elapsedMs / 1000;
+  const rate = (bytes: number): number => (elapsedMs > 0 ? Math.round((bytes * 8000) / elapsedMs) : 0);
   return `${JSON.stringify({
     ...{ program, version, timeMs: Date.now(), elapsedMs: Math.round(elapsedMs) },
-    fromGuest: { bytes: fromGuest, bitsPerSecond: Math.round((fromGuest * 8) / seconds) || 0 },
-    toGuest: { bytes: toGuest, bitsPerSecond: Math.round((toGuest * 8) / seconds) || 0 },
+    fromGuest: { bytes: fromGuest, bitsPerSecond: rate(fromGuest) },
+    toGuest: { bytes: toGuest, bitsPerSecond: rate(toGuest) },
     ...{ counters, threads: engine.threadCounters(), histograms: engine.histograms() },
   })}\n`;
 }
