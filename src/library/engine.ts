@@ -10,7 +10,8 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { unlinkSync } from 'node:fs';
-import type { Readable } from 'node:stream';
+import { createConnection } from 'node:net';
+import { PassThrough, pipeline, type Readable } from 'node:stream';
 import { ApiError, type ApiRequest, askApi } from '../main/api/client.ts';
 import { findSockets } from '../main/api/socket-directory.ts';
 import { BucatiniError } from './error.ts';
@@ -19,6 +20,8 @@ import { LAUNCHER } from './process.ts';
 const WAITS = 'echo; while read -r _; do :; done';
 /** How long the engine may take to end by itself. */
 const END_LIMIT_MS = 5000;
+/** An answer that is an error begins with `{`. */
+const BRACE = 0x7b;
 /** Test machines may be very busy. */
 const ANSWER_LIMIT_MS = 30_000;
 /** A message that is longer is cut. */
@@ -99,8 +102,7 @@ export class Engine {
    * @throws BucatiniError
    */
   async ask(request: ApiRequest, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
-    if (this.#closing) throw new BucatiniError('ended', 'the network has been closed');
-    if (this.#over) throw (await this.ended) ?? new BucatiniError('ended', 'the network has ended');
+    await this.#check();
     try {
       return await askApi(this.#socket!, request, args, { timeoutMs: ANSWER_LIMIT_MS });
     } catch (error) {
@@ -110,6 +112,39 @@ export class Engine {
       const code = error.kind === 'timeout' ? 'timeout' : 'refused';
       throw new BucatiniError(code, error.message.replace(/^bad request: /, ''), { cause: error });
     }
+  }
+
+  /**
+   * Make a request whose answer is a stream, until the connection ends.
+   * @returns what comes over the connection, which does not keep this process from ending
+   * @throws BucatiniError
+   */
+  async stream(request: 'start_capture', args: Readonly<Record<string, unknown>>): Promise<Readable> {
+    await this.#check();
+    const socket = createConnection(this.#socket!);
+    socket.on('error', () => {}); // 'close' follows
+    const first = await new Promise<Buffer | undefined>((resolve) => {
+      socket.once('data', resolve);
+      socket.once('close', () => resolve(undefined));
+      socket.write(JSON.stringify({ execute: request, arguments: args }));
+    });
+    if (first === undefined) throw new BucatiniError('ended', 'the network has ended');
+    if (first[0] !== BRACE) {
+      // Another stream: one that has been read from does not begin to flow for its next reader.
+      const stream = new PassThrough();
+      stream.on('error', () => {}); // 'close' follows
+      stream.write(first);
+      pipeline(socket.unref(), stream, () => {});
+      return stream;
+    }
+    socket.destroy();
+    const { error } = JSON.parse(first.toString('utf8')) as { readonly error?: { readonly desc?: string } };
+    throw new BucatiniError('refused', (error?.desc ?? 'no answer').replace(/^bad request: /, ''));
+  }
+
+  async #check(): Promise<void> {
+    if (this.#closing) throw new BucatiniError('ended', 'the network has been closed');
+    if (this.#over) throw (await this.ended) ?? new BucatiniError('ended', 'the network has ended');
   }
 
   /** End the engine and all programs inside, and wait for that. */

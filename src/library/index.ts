@@ -7,6 +7,7 @@
  * it. It runs on Node from version 20 on, and on Bun; so it may use only what both have (no
  * Promise.withResolvers).
  */
+export type { Capture, CaptureOptions } from './capture.ts';
 export { BucatiniError, type ErrorCode } from './error.ts';
 export {
   type AddressInfo,

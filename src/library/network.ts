@@ -1,6 +1,7 @@
 /** A namespace with a network, and what can be done with it. */
 import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
+import { type Capture, type CaptureOptions, startCapture } from './capture.ts';
 import { Engine } from './engine.ts';
 import { BucatiniError } from './error.ts';
 import { type Impairment, lineArguments, type NetworkOptions, toArguments } from './options.ts';
@@ -141,6 +142,7 @@ export class Network implements AsyncDisposable, Disposable {
   readonly #ended: Promise<BucatiniError | undefined>;
   readonly #engine: Engine;
   readonly #processes = new Set<NetworkProcess>();
+  readonly #captures = new Set<Capture>();
   #closed: Promise<void> | undefined;
   #isOver = false;
 
@@ -303,6 +305,25 @@ export class Network implements AsyncDisposable, Disposable {
   }
 
   /**
+   * Capture frames, from now on. One capture can run at a time, that of the option `pcap` included.
+   * @throws BucatiniError, for example about the filter
+   */
+  async capture(options: CaptureOptions = {}): Promise<Capture> {
+    const capture = await startCapture(this.#engine, options);
+    this.#captures.add(capture);
+    return capture;
+  }
+
+  /**
+   * Write the frames that the option `pcapRing` keeps to the file of `pcap`, for example when a test has failed.
+   * @returns what was written, in words
+   * @throws BucatiniError if the network was made without the option `pcapRing`
+   */
+  async writeCapture(): Promise<string> {
+    return ((await this.#engine.ask('write_capture')) as { readonly written: string }).written;
+  }
+
+  /**
    * End the network and all programs inside, by SIGKILL, and wait for that. Then nothing of it is left: no
    * process, no descriptor, no listener. Later calls wait for the same end.
    */
@@ -312,6 +333,8 @@ export class Network implements AsyncDisposable, Disposable {
   }
 
   async #end(): Promise<void> {
+    // Their files are complete then. What failed is for who calls stop().
+    await Promise.all(Array.from(this.#captures, (capture) => capture.stop().catch(() => {})));
     await this.#engine.end();
     await Promise.all(Array.from(this.#processes, (child) => child.exited.catch(() => {})));
   }

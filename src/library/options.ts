@@ -46,6 +46,8 @@ export interface NetworkOptions {
   readonly hostLoopback?: OneOrMore<string> | undefined;
   /** Groups that programs inside may use, or `all`: `--multicast`. */
   readonly multicast?: OneOrMore<string> | undefined;
+  /** NAT64 prefixes of the host's network: `--nat64`. */
+  readonly nat64?: string | undefined;
   /** Host interface that connections leave through: `--outbound-interface`. */
   readonly outboundInterface?: string | undefined;
 
@@ -66,8 +68,16 @@ export interface NetworkOptions {
   readonly threads?: string | undefined;
   /** Packet memory in MiB: `--pool-size`. */
   readonly poolSize?: number | undefined;
-  /** Path of a file that gets every frame: `--pcap`. */
+  /** Path of a file that gets every frame: `--pcap`. See also {@link Network.capture}. */
   readonly pcap?: string | undefined;
+  /** Several files for the frames of `pcap`: `--pcap-rotate`. */
+  readonly pcapRotate?: string | undefined;
+  /** Keep the last frames in memory, for {@link Network.writeCapture}: `--pcap-ring`. */
+  readonly pcapRing?: string | undefined;
+  /** The most bytes that `pcap` gets of a frame: `--pcap-snaplen`. */
+  readonly pcapSnaplen?: number | undefined;
+  /** Which frames `pcap` gets, in the language of tcpdump: `--pcap-filter`. */
+  readonly pcapFilter?: string | undefined;
 }
 
 /**
@@ -120,6 +130,7 @@ const VALUES = {
   publish: 'publish',
   hostLoopback: 'host-loopback',
   multicast: 'multicast',
+  nat64: 'nat64',
   outboundInterface: 'outbound-interface',
   allow: 'allow',
   deny: 'deny',
@@ -127,6 +138,10 @@ const VALUES = {
   threads: 'threads',
   poolSize: 'pool-size',
   pcap: 'pcap',
+  pcapRotate: 'pcap-rotate',
+  pcapRing: 'pcap-ring',
+  pcapSnaplen: 'pcap-snaplen',
+  pcapFilter: 'pcap-filter',
 } as const satisfies Partial<Record<keyof NetworkOptions, string>>;
 
 /** Those that become a flag if they have this value. */

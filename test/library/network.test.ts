@@ -3,13 +3,15 @@
  * The library in real namespaces (dist/library, which `bucatini` is here). The engine's own behaviour is
  * tested in test/e2e; here it is whether the library starts, asks and ends it as it says.
  */
-import { getEventListeners } from 'node:events';
-import { readdirSync, readlinkSync } from 'node:fs';
+import { getEventListeners, once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
 import { BucatiniError, createNetwork, type Network, type NetworkProcess } from 'bucatini';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { findSockets } from '../../src/main/api/socket-directory.ts';
+import { OPTIONS } from '../../src/main/bucatini/options.ts';
 import { descendantsOf, eventually, isAlive, runToEnd } from '../support/process.ts';
 import { describeNeeding, requireTool, tapNeeds } from '../support/require.ts';
 import { gone, socketOf } from './leftovers.ts';
@@ -28,6 +30,15 @@ const openDescriptors = (): string[] =>
       return 'that of readdir()';
     }
   });
+/** Types of blocks in a pcapng file. */
+const SECTION_HEADER = 0x0a0d0d0a;
+const ENHANCED_PACKET = 6;
+function blocksOf(file: Buffer): readonly number[] {
+  const types: number[] = [];
+  for (let at = 0; at < file.length; at += file.readUInt32LE(at + 4)) types.push(file.readUInt32LE(at));
+  return types;
+}
+const hasCaptures = OPTIONS.some(({ name }) => name === 'pcap-filter');
 /** A BucatiniError. @param message  a part of its message */
 const failure = (code: string, message: string | RegExp): object =>
   expect.objectContaining({ name: 'BucatiniError', code, message: expect.stringMatching(message) });
@@ -130,6 +141,34 @@ describeNeeding('a network', [...tapNeeds, requireTool('ip', 'apt package iprout
       expect(await network.policy()).toBeNull();
     } finally {
       server.close();
+    }
+  });
+
+  it.runIf(hasCaptures)('captures to a file and to a stream', async () => {
+    const directory = mkdtempSync(`${tmpdir()}/bucatini-capture-`);
+    try {
+      const file = `${directory}/frames.pcapng`;
+      const first = await network.capture({ file, filter: 'icmp' });
+      expect(first.stream).toBeNull();
+      await expect(network.capture()).rejects.toEqual(failure('refused', 'start_capture'));
+      await network.run('ping', ['-c1', '-W1', network.info.ipv4!.gateway]);
+      await first.stop();
+      await first.stop();
+      expect(blocksOf(readFileSync(file)).filter((type) => type === ENHANCED_PACKET)).toHaveLength(2);
+      await expect(network.capture({ filter: 'nonsense' })).rejects.toEqual(failure('refused', 'nonsense'));
+      await expect(network.capture({ file: `${directory}/no/x` })).rejects.toEqual(
+        failure('argument', 'ENOENT'),
+      );
+      const second = await network.capture();
+      const pieces: Buffer[] = [];
+      second.stream!.on('data', (piece: Buffer) => pieces.push(piece));
+      const closed = once(second.stream!, 'close');
+      await second.stop();
+      await closed;
+      expect(blocksOf(Buffer.concat(pieces))[0]).toBe(SECTION_HEADER);
+      await expect(network.writeCapture()).rejects.toEqual(failure('refused', 'write_capture'));
+    } finally {
+      rmSync(directory, { recursive: true });
     }
   });
 

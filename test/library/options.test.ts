@@ -12,7 +12,7 @@ import { OPTIONS, parseArguments, type Settings } from '../../src/main/bucatini/
 import { LineSettings } from '../../src/main/cli/lines.ts';
 
 /** Every option with a value; `run` accepts them together. */
-const EVERYTHING: Required<Omit<NetworkOptions, 'signal' | 'onLog' | 'pcap' | 'impairment' | 'ipv4'>> = {
+const EVERYTHING = {
   logLevel: 'info',
   address: ['192.0.2.7/24'],
   gateway: '192.0.2.1',
@@ -31,7 +31,19 @@ const EVERYTHING: Required<Omit<NetworkOptions, 'signal' | 'onLog' | 'pcap' | 'i
   policyFile: '/dev/null',
   threads: 'fused',
   poolSize: 16,
-};
+} satisfies NetworkOptions;
+/** Those that exclude one another, or need --pcap. */
+const OTHERS = {
+  ipv4: false,
+  impairment: 'none',
+  nat64: '64:ff9b::/96',
+  pcapRotate: 'size=1mb,files=2',
+  pcapRing: '1mb',
+  pcapSnaplen: 96,
+  pcapFilter: 'tcp port 443',
+} satisfies NetworkOptions;
+/** Exhaustive, so that no option is left out of these tests. */
+const ALL: Required<Omit<NetworkOptions, 'signal' | 'onLog'>> = { ...EVERYTHING, ...OTHERS, pcap: 'x.pcap' };
 /**
  * Options of `run` that the library needs itself, has its own way for, or replaces: its log is lines of text, and
  * counters come from stats().
@@ -67,13 +79,18 @@ describe('options', () => {
       poolMib: 16,
     });
     expect(settingsOf({ pcap: 'x.pcap', ipv4: false })).toMatchObject({ pcap: 'x.pcap', ipv4: false });
+    for (const option of Object.entries(OTHERS)) {
+      const options = Object.fromEntries([option]);
+      const [name] = /(?<=--)[a-z0-9-]+/.exec(toArguments(options)[0]!)!;
+      if (OPTIONS.some((one) => one.name === name)) settingsOf({ pcap: 'x.pcap', ...options });
+    }
     expect(settingsOf({ splice: false, ipv4: true, configure: true, mtu: undefined })).toEqual(
       settingsOf({}),
     );
   });
 
   it('no option of `run` is missing', () => {
-    const args = toArguments({ ...EVERYTHING, ipv4: false, pcap: 'x', impairment: 'none' });
+    const args = toArguments(ALL);
     const used = new Set(args.map((arg) => /^--([a-z0-9-]+)/.exec(arg)![1]));
     const ofRun = OPTIONS.filter(({ commands }) => commands.includes('run')).map(({ name }) => name);
     expect(ofRun.filter((name) => !used.has(name) && !NOT_MIRRORED.includes(name))).toEqual([]);

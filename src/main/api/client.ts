@@ -17,7 +17,9 @@ export type ApiRequest =
   | 'get_policy'
   | 'set_policy'
   | 'get_impairment'
-  | 'set_impairment';
+  | 'set_impairment'
+  | 'stop_capture'
+  | 'write_capture';
 
 /** Why a request failed. */
 export type ApiFailure =
