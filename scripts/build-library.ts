@@ -36,8 +36,9 @@ export async function buildLibrary(root: string, compiled: string, out: string):
   for (const name of readdirSync(`${work}/library`)) {
     if (INTERNAL.includes(name)) continue;
     const text = readFileSync(`${work}/library/${name}`, 'utf8');
-    const outside = /from '(\.\.\/[^']*)'/.exec(text);
-    if (outside !== null) throw new Error(`src/library/: a public type is in ${outside[1]}`);
+    for (const [, from = ''] of text.matchAll(/from '(\.[^']*)\.ts'/g))
+      if (!from.startsWith('./') || INTERNAL.includes(`${from.slice(2)}.d.ts`))
+        throw new Error(`src/library/${name}: a public type is in ${from}.ts`);
     writeFileSync(
       `${out}/${name}`,
       `${name === 'index.d.ts' ? REFERENCES : ''}${text.replace(/'(\.\/[^']*)\.ts'/g, "'$1.js'")}`,

@@ -75,6 +75,7 @@ export class Capture implements AsyncDisposable {
 /**
  * Begin a capture.
  * @throws BucatiniError
+ * @internal
  */
 export async function startCapture(engine: Engine, options: CaptureOptions): Promise<Capture> {
   const { file, filter, snaplen } = options;

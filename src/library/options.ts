@@ -157,6 +157,7 @@ const OTHERS: readonly string[] = ['signal', 'onLog', 'impairment'] satisfies (k
 /**
  * The options as arguments of `bucatini run`. Settings of a line are not among them: see lineArguments().
  * @throws BucatiniError for an option that does not exist
+ * @internal
  */
 export function toArguments(options: NetworkOptions): readonly string[] {
   const args: string[] = [];
@@ -180,7 +181,7 @@ export function toArguments(options: NetworkOptions): readonly string[] {
   return [...args, '--impair=none', ...(seed === undefined ? [] : [`--impair=seed=${seed}`])];
 }
 
-/** The settings of a line as arguments of the request `set_impairment`. */
+/** The settings of a line as arguments of the request `set_impairment`. @internal */
 export function lineArguments(impairment: string | Impairment): Readonly<Record<string, unknown>> {
   if (typeof impairment === 'string') return impairment === 'none' ? {} : { profile: impairment };
   const { seed, to, ...settings } = impairment;

@@ -10,7 +10,7 @@ import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { BucatiniError } from './error.ts';
 
-/** The same path from src/library/ and from dist/library/. */
+/** The same path from src/library/ and from dist/library/. @internal */
 export const LAUNCHER = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
 
 /** Options of a program inside. */
@@ -149,6 +149,7 @@ export class NetworkProcess implements AsyncDisposable {
  * Start a program in the namespaces of a process.
  * @param namespacePid  the first process of their PID namespace
  * @throws BucatiniError if there is no such program or directory
+ * @internal
  */
 export function spawnInside(
   namespacePid: number,
