@@ -1,5 +1,6 @@
 // Build dist/: compile src/ to JavaScript, bundle it for Node, write the texts that the launchers print
-// without starting a runtime, build the executable with Bun (build-bun.ts), and fill Node's code cache.
+// without starting a runtime, build the library (build-library.ts) and the executable with Bun (build-bun.ts), and
+// fill Node's code cache.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -14,6 +15,7 @@ import {
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
 import { buildBun } from './build-bun.ts';
+import { buildLibrary } from './build-library.ts';
 import { bundleEntries, bundleRoles } from './bundle-roles.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -114,9 +116,11 @@ for (const { module: entry, kind, name } of entries) {
     written.add(fileName);
   }
 }
+await buildLibrary(root, out, `${out}/bundled-library`);
 for (const made of readdirSync(out))
-  if (!['bundled', 'texts'].includes(made)) rmSync(`${out}/${made}`, { recursive: true });
+  if (!['bundled', 'bundled-library', 'texts'].includes(made)) rmSync(`${out}/${made}`, { recursive: true });
 renameSync(bundled, `${out}/main`);
+renameSync(`${out}/bundled-library`, `${out}/library`);
 
 const noBun = buildBun(root, `${out}/bun`, entries);
 if (noBun !== undefined) console.error(`No executable with Bun: ${noBun}.`);

@@ -71,7 +71,9 @@ export function wideComments(source: string): readonly number[] {
 }
 
 function report(allComments: boolean): string {
-  const modules = globSync('{src,bench,perf,scripts,test}/**/*.ts')
+  const modules = globSync('{src,bench,perf,scripts,test}/**/*.ts', {
+    exclude: (name) => name === 'node_modules' || name.endsWith('/node_modules'),
+  })
     .sort()
     .map((file) => ({ file, source: readFileSync(file, 'utf8') }));
   const functions = modules

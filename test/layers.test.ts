@@ -2,8 +2,9 @@
 /**
  * Layers: a file imports only from its own layer or from layers left of it.
  *
- *   proto, ring, runtime < sys < workers < main
+ *   proto, ring, runtime < sys < workers < main < library
  *
+ * The library runs in other people's processes: of main it imports only the client of the API socket.
  * proto and ring do not import one another, and sys does not import ring. proto imports no package and no
  * Node module. What differs between Node and Bun is in src/runtime: only it imports koffi, piscina, bun:ffi
  * and node:worker_threads, and all others import it as #runtime/NAME. Only the codec of the links knows the
@@ -29,7 +30,10 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   sys: ['proto', 'runtime'],
   workers: ['proto', 'ring', 'sys', 'runtime'],
   main: ['proto', 'ring', 'sys', 'workers', 'runtime'],
+  library: ['main'],
 };
+
+const OF_LIBRARY = /^main\/api\/(client|socket-directory)\.ts$/;
 
 /**
  * Folders of a layer that may import only these of its other folders (a layer's own files: '.'). Stages meet
@@ -110,6 +114,8 @@ function breach(file: string, name: string): string | null {
   const targetLayer = target.split('/')[0]!;
   if (targetLayer === 'runtime' && layer !== 'runtime')
     return `src/${file} imports ${name}: write #runtime/NAME`;
+  if (layer === 'library' && targetLayer === 'main' && !OF_LIBRARY.test(target))
+    return `src/${file} imports ${name}: the library is a client of the API socket`;
   if (targetLayer === layer) return breachInside(file, target);
   if (allowed.includes(targetLayer)) return null;
   return `src/${file} imports ${name}: ${layer} may import ${['itself', ...allowed].join(', ')}`;
@@ -181,6 +187,10 @@ describe('layers', () => {
     expect(breach('sys/libc.ts', '../runtime/node/ffi.ts')).toMatch('write #runtime/NAME');
     expect(breach('proto/be.ts', '#runtime/ffi')).not.toBeNull();
     expect(breach('proto/be.ts', 'node:fs')).not.toBeNull();
+    expect(breach('library/engine.ts', '../main/api/client.ts')).toBeNull();
+    expect(breach('library/engine.ts', '../main/api/api.ts')).toMatch('is a client');
+    expect(breach('library/engine.ts', '#runtime/ffi')).not.toBeNull();
+    expect(breach('main/host/start.ts', '../../library/index.ts')).not.toBeNull();
     expect(breach('stray.ts', './proto/be.ts')).toMatch('no layer');
     expect(breach('main/cli.ts', '../../test/x.ts')).toMatch('outside src');
     expect(breach('workers/tap/tap-reader.ts', '../link/words.ts')).toMatch('use the writers and accessors');

@@ -42,6 +42,8 @@ export interface ApiOptions {
   readonly version: string;
   /** As in the answer to `metrics`; absent: not known. */
   readonly namespace?: string | undefined;
+  /** A process in the namespaces of COMMAND, by its id in our PID namespace. Absent: there is no COMMAND. */
+  readonly namespacePid?: number | undefined;
 }
 
 interface Forward {
@@ -211,7 +213,7 @@ export class Api {
   }
 
   #info(): Json {
-    const { program, version, interfaceName, addresses, engine } = this.#options;
+    const { program, version, namespacePid, interfaceName, addresses, engine } = this.#options;
     const { mtu, ipv4, ipv6 } = addresses;
     const network = (plan: NonNullable<typeof ipv4 | typeof ipv6>): Json => ({
       guest: plan.guest,
@@ -223,6 +225,7 @@ export class Api {
       program,
       version,
       pid: process.pid,
+      ...(namespacePid !== undefined && { namespacePid }),
       ...(interfaceName !== undefined && { interface: interfaceName, mtu }),
       ...(ipv4 && { ipv4: network(ipv4) }),
       ...(ipv6 && { ipv6: network(ipv6) }),

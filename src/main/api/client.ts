@@ -7,7 +7,20 @@
 import { createConnection } from 'node:net';
 
 /** Requests that this client's users make. */
-export type ApiRequest = 'info' | 'stats' | 'metrics' | 'list_flows' | 'list_ports' | 'get_policy';
+export type ApiRequest =
+  | 'info'
+  | 'stats'
+  | 'metrics'
+  | 'list_flows'
+  | 'list_ports'
+  | 'add_hostfwd'
+  | 'remove_hostfwd'
+  | 'get_policy'
+  | 'set_policy'
+  | 'get_impairment'
+  | 'set_impairment'
+  | 'stop_capture'
+  | 'write_capture';
 
 /** Why a request failed. */
 export type ApiFailure =
@@ -27,10 +40,13 @@ export type ApiFailure =
 /** A request failed. The message is one line without the path of the socket. */
 export class ApiError extends Error {
   readonly kind: ApiFailure;
+  /** What the engine adds to the message of an error, in one line. */
+  readonly reason: string | undefined;
 
-  constructor(kind: ApiFailure, message: string) {
+  constructor(kind: ApiFailure, message: string, reason?: string) {
     super(message);
     this.kind = kind;
+    this.reason = reason;
   }
 }
 
@@ -73,12 +89,12 @@ export async function askApi(
   }
   const { return: value, error } = (typeof answer === 'object' && answer !== null ? answer : {}) as {
     return?: unknown;
-    error?: { desc?: unknown } | null;
+    error?: { desc?: unknown; reason?: unknown } | null;
   };
   if (value !== undefined) return cleanTexts(value);
-  const reason = error?.desc;
-  if (typeof reason !== 'string') throw new ApiError('malformed', 'no answer');
-  throw new ApiError('refused', oneLine(reason));
+  const { desc, reason } = error ?? {};
+  if (typeof desc !== 'string') throw new ApiError('malformed', 'no answer');
+  throw new ApiError('refused', oneLine(desc), typeof reason === 'string' ? oneLine(reason) : undefined);
 }
 
 function exchange(path: string, request: string, timeoutMs: number, maxBytes: number): Promise<string> {

@@ -205,6 +205,11 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     };
   }
 
+  /** As in the API's answer to `info`. */
+  protected get namespacePid(): number | undefined {
+    return undefined;
+  }
+
   /** @throws UsageError */
   async openApi(
     engine: EngineHandle,
@@ -221,6 +226,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
         ...{ engine, ports, addresses, interfaceName, program, version: version(), egress },
         shaping: settings.shaping,
         ...(this.netns.mainInside && { namespace: ownNamespace() }),
+        namespacePid: this.namespacePid,
       },
       { onError: (error) => this.log('warning', error.message) },
     );

@@ -138,6 +138,10 @@ class Run extends SettingsFrontEnd {
     }
   }
 
+  protected override get namespacePid(): number | undefined {
+    return this.#command?.firstPid;
+  }
+
   protected sandbox(): Sandbox {
     closeSync(this.#namespaceFd); // no later step enters the namespace
     forgetEnvironment(this.#env); // COMMAND has it

@@ -268,6 +268,11 @@ export class Command {
     return this.#directory < 0 ? [] : [this.#directory];
   }
 
+  /** Id of the first process of the PID namespace. */
+  get firstPid(): number {
+    return this.#head.pid;
+  }
+
   /** Ids of the processes that signal() and kill() send to. */
   get signalled(): readonly number[] {
     return [this.#pid, this.#head.pid].filter((pid) => pid > 0); // 0 is our own process group
