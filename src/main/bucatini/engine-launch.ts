@@ -2,7 +2,7 @@
  * The part of the start that `run` and `attach` have in common (host/start.ts): from Settings to an engine.
  */
 import type { RouteSocket } from '../../sys/netlink.ts';
-import type { EngineHandle } from '../../workers/engine.ts';
+import type { CaptureStart, EngineHandle } from '../../workers/engine.ts';
 import {
   DEFAULT_POLICY,
   type EnginePlan,
@@ -15,12 +15,13 @@ import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { parseImpairment } from '../cli/impairment.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
+import type { CaptureControl } from '../host/capture-control.ts';
 import type { EgressControl } from '../host/egress-control.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
 import { portCount } from '../host/host-ports.ts';
-import { type Log, makeLog } from '../host/log.ts';
+import { type Log, makeLog, say } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
@@ -84,7 +85,6 @@ function enginePlan(
     ...(sockets && { splice: { sockets, hostLoToNsLo: false } }),
     tap: netns.tap,
     ...keys,
-    ...(settings.pcap !== undefined && { pcapFile: settings.pcap }),
     ...(impairment && { impairment }),
     ...(settings.shaping && { shaping: settings.shaping }),
     logLevel: settings.logLevel,
@@ -119,19 +119,27 @@ export interface SettingsStart extends SettingsInput {
   readonly sockets: SharedArrayBuffer | undefined;
   /** Absent: there is no egress policy, and none can be set. */
   readonly egress: EgressControl | undefined;
+  /** Of --pcap and of captures that begin later; absent: there are none. */
+  readonly captures: CaptureControl | undefined;
 }
 
 /**
  * What comes before the namespace is set up.
- * @throws UsageError about the egress policy
+ * @throws UsageError about the egress policy, or a capture
  */
 export async function settingsStart(input: SettingsInput): Promise<SettingsStart> {
   const { settings } = input;
   let egress: EgressControl | undefined;
   if (settings.egress.length > 0 || settings.policy !== undefined || settings.apiSocket !== undefined)
     egress = new (await import('../host/egress-control.ts')).EgressControl(settings);
+  let captures: CaptureControl | undefined;
+  if (settings.pcap !== undefined || settings.apiSocket !== undefined)
+    captures = new (await import('../host/capture-control.ts')).CaptureControl(
+      settings,
+      settings.pcap === '-',
+    );
   await holdOutputs();
-  return { ...input, sockets: await socketSource(settings), egress };
+  return { ...input, sockets: await socketSource(settings), egress, captures };
 }
 
 /** The hooks that `run` and `attach` have in common. */
@@ -161,6 +169,11 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     const egress = this.#start.egress?.plan(host, made.network.addresses, this.log);
     const plan = enginePlan(settings, made, engine.engineKeys(), sockets, this.#multicast);
     return { ...plan, ...(egress && { egress }) };
+  }
+
+  openCapture({ network: { addresses, interfaceName } }: NetnsTap): CaptureStart | undefined {
+    const { captures, program, version } = this.#start;
+    return captures?.atStart({ program, version: version(), addresses, interfaceName });
   }
 
   configured(notes: readonly string[]): void {
@@ -201,6 +214,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
       settings.apiSocket,
       {
         ...{ engine, ports, addresses, interfaceName, program, version: version(), egress },
+        captures: this.#start.captures,
         shaping: settings.shaping,
       },
       { onError: (error) => this.log('warning', error.message) },
@@ -208,6 +222,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   }
 
   async beforeSandbox(engine: EngineHandle, files: FileWatch): Promise<Sandbox> {
+    this.#start.captures?.started(engine, say);
     if (this.#start.settings.stats) this.#printStats = (await import('../host/stats.ts')).printStats;
     return this.sandbox(engine, files);
   }

@@ -12,6 +12,7 @@
 import { MAX_LANES } from '../../ring/layout.ts';
 import type { EnginePlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
+import { CAPTURE_OPTIONS, type CaptureOptions, checkCapture } from '../cli/capture-options.ts';
 import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
 import {
@@ -45,7 +46,7 @@ import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 
 /** The command line with all defaults filled in. The fields are named after the options. */
-export interface Settings extends EgressOptions {
+export interface Settings extends EgressOptions, CaptureOptions {
   readonly mtu: number;
   readonly ipv4: boolean;
   readonly ipv6: boolean;
@@ -77,7 +78,6 @@ export interface Settings extends EgressOptions {
   readonly threads: Threads;
   /** Of all lanes together. Absent: DEFAULT_POOL_MIB for each lane. */
   readonly poolMib?: number;
-  readonly pcap?: string;
   readonly logLevel: LogLevel;
   readonly stats: boolean;
 }
@@ -328,13 +328,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: 'pcap',
     value: 'FILE',
     group: 'Diagnosis',
-    help: 'Write every frame, in both directions, to FILE for tcpdump or Wireshark.',
+    help: 'Write every frame, in both directions, to FILE for tcpdump or Wireshark: as pcapng, with directions, comments and counters, if the name ends with .pcapng, else as pcap. - is standard output, as pcapng; what COMMAND writes there goes to standard error then.',
     commands: ENGINE,
     set: (draft, text) => {
       if (text === '') throw new UsageError('is empty; write a file name');
       draft.pcap = text;
     },
   },
+  ...CAPTURE_OPTIONS.map((option) => ({ ...option, group: 'Diagnosis', commands: ENGINE }) as const),
   {
     name: 'stats',
     group: 'Diagnosis',
@@ -478,6 +479,7 @@ function checkTogether(s: Settings): void {
       `--threads ${text}: an emulated line needs one packet thread; leave out --threads, or --rate, --delay, --loss and --impair`,
     );
   }
+  checkCapture(s, true);
   const clash = publishConflict(s.publish);
   if (clash !== undefined) {
     throw new UsageError(

@@ -436,6 +436,16 @@ export class TcpTranslator {
     return this.#ctx.flows.toGuestBytes[flow]! - (tcb.flags[flow]! & TcbFlag.finAcked ? 1 : 0);
   }
 
+  /** How many segments were sent to the guest again, time-outs among them. */
+  resent(flow: number): number {
+    return this.#tcb.resent[flow]!;
+  }
+
+  /** Smoothed round-trip time to the guest, milliseconds; 0: not measured. */
+  rttMs(flow: number): number {
+    return this.#tcb.srtt[flow]!;
+  }
+
   /** Connections in any state; for tests, as it scans all of them. */
   get count(): number {
     const tcb = this.#tcb;

@@ -164,6 +164,8 @@ export class TcpControlBlocks {
    */
   readonly timedSeq: Uint32Array;
   readonly timedAt: Float64Array;
+  /** Segments that this lane sent again, and its time-outs; for captures. */
+  readonly resent: Uint32Array;
   /** Consecutive time-outs, or zero-window probes. */
   readonly tries: Uint8Array;
   /** DSCP << 2 of the guest's segments, which the host's socket has too. */
@@ -215,6 +217,7 @@ export class TcpControlBlocks {
     this.rtxNxt = new Uint32Array(flows);
     this.eofOffset = new Uint32Array(flows);
     this.srtt = new Float64Array(flows);
+    this.resent = new Uint32Array(flows);
     this.rttvar = new Float64Array(flows);
     this.rto = new Float64Array(flows);
     this.timedSeq = new Uint32Array(flows);
@@ -264,6 +267,7 @@ export class TcpControlBlocks {
     this.rttvar[flow] = 0;
     this.rto[flow] = RTO_INITIAL_MS;
     this.tries[flow] = 0;
+    this.resent[flow] = 0;
     this.tos[flow] = 0;
     this.keepAliveSeconds[flow] = 0;
     this.lastSeen[flow] = now;
@@ -297,6 +301,7 @@ export class TcpControlBlocks {
     this.rto[flow] = from.takeNumber();
     this.lastSeen[flow] = now - from.takeNumber();
     this.provisional[flow] = 0;
+    this.resent[flow] = 0;
     this.state[flow] = TcbState.established;
   }
 

@@ -154,6 +154,7 @@ export class Retransmission {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     ctx.counters[Counter.tcpRetransmits]!++;
+    tcb.resent[flow]!++;
     tcb.flags[flow]! &= ~TcbFlag.timing;
     const dataEnd = tcb.flags[flow]! & TcbFlag.finSent ? tcb.finSeq(flow) : tcb.sndMax[flow]!;
     const n = Math.min(bytes, seqDiff(dataEnd, seq));
@@ -290,6 +291,7 @@ export class Retransmission {
       return this.arm(flow);
     }
     ctx.counters[Counter.tcpRtoFired]!++;
+    tcb.resent[flow]!++;
     if (tcb.sndWnd[flow] !== 0 || tcb.tries[flow]! < RTO_TRIES - 1) {
       if (++tcb.tries[flow]! > RTO_TRIES) return this.#closing.abortBoth(flow);
     }
