@@ -86,6 +86,7 @@ class Run extends SettingsFrontEnd {
         void endWithin(this.#engine).then(() => exitNow(128 + os.signals[name]));
       },
       this.#terminal,
+      start.settings.pcapRing === undefined ? [] : ['SIGUSR2'],
     );
   }
 

@@ -34,7 +34,7 @@ export class CaptureControl {
    */
   constructor(options: CaptureOptions, toOutput = false) {
     this.#options = options;
-    this.#filter = parseFilter(options.pcapFilter);
+    this.#filter = parseFilter(options.pcapFilter, '--pcap-filter');
     this.#output = toOutput ? takeStandardOutput() : undefined;
   }
 
@@ -60,13 +60,16 @@ export class CaptureControl {
    * Capture to a client.
    * @param filter   expression; undefined: all frames
    * @param snaplen  most bytes of a frame; undefined: all
-   * @throws UsageError about the filter, Error with one line: a capture runs already
+   * @throws UsageError about the filter, Error with one line: a capture runs already, the client sends no more
    */
   stream(client: Socket, filter: string | undefined, snaplen: number | undefined): void {
+    if (client.readableEnded) throw new Error('keep the connection open: its end is the end of the capture');
     const engine = this.#engine!;
-    const plan = capturePlan(this.#about!, 'pcapng', parseFilter(filter), snaplen);
+    const plan = capturePlan(this.#about!, 'pcapng', parseFilter(filter, 'filter'), snaplen);
     const sink = new ClientSink(client);
     engine.startCapture(captureTo(sink, plan));
+    // Whether a client that has shut down its half still reads is seen only when something is written to it.
+    client.once('end', () => void engine.stopCapture());
     client.once('close', () => {
       sink.hasFailed = true;
       void engine.stopCapture();

@@ -48,12 +48,13 @@ export interface CaptureAbout {
 type Begun = CaptureSink & { begin(file: SinkFile): void };
 
 /**
- * Compile the filter of --pcap-filter.
- * @throws UsageError that names option and column
+ * Compile a filter.
+ * @param name  in front of errors
+ * @throws UsageError that names the column
  */
-export function parseFilter(text: string | undefined): CapturePlan['filter'] {
+export function parseFilter(text: string | undefined, name: string): CapturePlan['filter'] {
   if (text === undefined) return undefined;
-  return { text, program: named('--pcap-filter', text, () => captureFilter(text)) };
+  return { text, program: named(name, text, () => captureFilter(text)) };
 }
 
 /** What is captured, and what the file says about it. */
