@@ -213,7 +213,7 @@ export function timeWrite(words: Uint32Array, w: number, seconds: number, nanose
 
 /** Seconds of a time stamp, as of timeWrite(). */
 export function timeSeconds(high: number, low: number): number {
-  const below = Math.floor((high * 0x1_0000_0000) / 1e9) - 1; // rounded, so at most two too small
+  const below = Math.max(0, Math.floor((high * 0x1_0000_0000) / 1e9) - 1); // rounded: a little too small
   return below + Math.floor(timeRest(high, low, below) / 1e9);
 }
 

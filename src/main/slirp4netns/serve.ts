@@ -157,11 +157,15 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
       this.#egress.plan(this.#host!, this.#plan!.addresses, this.log);
       this.#egress.started(engine);
     }
+    const captures = new (await import('../host/capture-control.ts')).CaptureControl({});
+    const about = { interfaceName: name, program: 'bucatini slirp4netns', version: this.#version() };
+    captures.atStart({ ...about, addresses: this.#plan!.addresses });
+    captures.started(engine, say);
     const api = await listen(this.#conf.apiSocket, {
-      egress: this.#egress,
+      ...{ egress: this.#egress, captures },
       shaping: this.#conf.shaping,
       ...{ engine, ports: portsBeside(engine, []), addresses: this.#plan!.addresses },
-      ...{ interfaceName: name, program: 'bucatini slirp4netns', version: this.#version() },
+      ...about,
     });
     this.#tellReady();
     return api;
