@@ -15,7 +15,20 @@ const tcp = (...args: Parameters<typeof udp>): Uint8Array => {
   bytes[args[0].includes(':') ? 20 : 23] = 6;
   return bytes;
 };
-const arp = frame(0x0806, [0, 1, 8, 0, 6, 4, 0, 1, ...Array(6).fill(1), ...ip4('192.0.2.1'), ...Array(6).fill(0), ...ip4('192.0.2.9')]);
+const arp = frame(0x0806, [
+  0,
+  1,
+  8,
+  0,
+  6,
+  4,
+  0,
+  1,
+  ...Array(6).fill(1),
+  ...ip4('192.0.2.1'),
+  ...Array(6).fill(0),
+  ...ip4('192.0.2.9'),
+]);
 
 const FRAMES: readonly (readonly [frame: Uint8Array, fromGuest: boolean])[] = [
   [udp('192.0.2.1', '198.51.100.7', 5353, 53), true],
@@ -84,10 +97,10 @@ it('ICMP, and fragments after the first, which have no ports', () => {
 
 it('dropped: known only after the frame was handled', () => {
   const [bytes] = FRAMES[0]!;
-  expect([matches('dropped and udp', bytes, true, true), matches('dropped and tcp', bytes, true, true)]).toEqual([
-    true,
-    false,
-  ]);
+  expect([
+    matches('dropped and udp', bytes, true, true),
+    matches('dropped and tcp', bytes, true, true),
+  ]).toEqual([true, false]);
   expect(new FrameFilter(captureFilter('tcp or dropped')).asksForDrops).toBe(true);
   expect(new FrameFilter(captureFilter('tcp')).asksForDrops).toBe(false);
 });
@@ -124,7 +137,16 @@ const { expression } = fc.letrec<{ expression: Expression }>((tie) => ({
   expression: fc.oneof(
     { maxDepth: 6, withCrossShrink: true },
     fc
-      .constantFrom('tcp', 'udp', 'ip6', 'port 53', 'src host 192.0.2.1', 'inbound', 'greater 500', 'net 198.51.100.0/24')
+      .constantFrom(
+        'tcp',
+        'udp',
+        'ip6',
+        'port 53',
+        'src host 192.0.2.1',
+        'inbound',
+        'greater 500',
+        'net 198.51.100.0/24',
+      )
       .map((text) => ({ text, is: (i: number) => taken(text).includes(i) })),
     tie('expression').map(({ text, is }) => ({ text: `not (${text})`, is: (i: number) => !is(i) })),
     fc.tuple(tie('expression'), tie('expression')).map(([a, b]) => ({

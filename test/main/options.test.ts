@@ -195,10 +195,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
         ['size=100mb,files=3', '--pcap', 'x.pcapng'],
         { pcap: 'x.pcapng', pcapRotate: { bytes: 100e6, files: 3 } },
       ],
-      [
-        ['seconds=60', '--pcap', 'x'],
-        { pcap: 'x', pcapRotate: { seconds: 60, files: 10 } },
-      ],
+      [['seconds=60', '--pcap', 'x'], { pcap: 'x', pcapRotate: { seconds: 60, files: 10 } }],
     ],
     bad: [
       [['size=1'], 'from 65536'],
@@ -213,12 +210,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     ],
   },
   '--pcap-ring': {
-    good: [
-      [
-        ['64MiB', '--pcap', 'x'],
-        { pcap: 'x', pcapRing: 2 ** 26 },
-      ],
-    ],
+    good: [[['64MiB', '--pcap', 'x'], { pcap: 'x', pcapRing: 2 ** 26 }]],
     bad: [
       [['64'], 'from 1000000'],
       [['64mb'], 'needs a file'],
@@ -227,12 +219,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     ],
   },
   '--pcap-snaplen': {
-    good: [
-      [
-        ['96', '--pcap', 'x'],
-        { pcap: 'x', pcapSnaplen: 96 },
-      ],
-    ],
+    good: [[['96', '--pcap', 'x'], { pcap: 'x', pcapSnaplen: 96 }]],
     bad: [
       [['13'], 'smaller than 14'],
       [['300000'], 'larger than'],
@@ -240,12 +227,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     ],
   },
   '--pcap-filter': {
-    good: [
-      [
-        ['tcp port 443', '--pcap', 'x'],
-        { pcap: 'x', pcapFilter: 'tcp port 443' },
-      ],
-    ],
+    good: [[['tcp port 443', '--pcap', 'x'], { pcap: 'x', pcapFilter: 'tcp port 443' }]],
     bad: [
       [[' '], 'is empty'],
       [['tcp'], 'needs a file'],

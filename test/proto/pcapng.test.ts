@@ -63,7 +63,13 @@ it('statistics: 64-bit numbers, times, a comment longer than an option may be is
     [3, 4],
     [5, 6],
   ]);
-  expect([4, 5, 6, 7, 8].map((code) => of(code).readBigUInt64LE(0))).toEqual([2n ** 40n + 7n, 0n, 5n, 1n, 4n]);
+  expect([4, 5, 6, 7, 8].map((code) => of(code).readBigUInt64LE(0))).toEqual([
+    2n ** 40n + 7n,
+    0n,
+    5n,
+    1n,
+    4n,
+  ]);
 });
 
 it('pcap header', () => {

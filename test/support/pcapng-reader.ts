@@ -19,7 +19,7 @@ export interface ReadFrame {
   readonly dropCount: bigint;
 }
 
-const FIXED: Readonly<Record<number, number>> = { 0x0a0d0d0a: 16, 1: 8, 5: 12 };
+const FIXED: Readonly<Record<number, number>> = { 168627466: 16, 1: 8, 5: 12 };
 
 /** @throws Error where the file is not a sequence of whole, well-formed blocks */
 export function readPcapng(file: Buffer): readonly ReadBlock[] {

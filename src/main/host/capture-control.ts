@@ -111,13 +111,14 @@ class ClientSink implements CaptureSink {
     this.#client.write(file.header());
   }
 
-  take(_file: SinkFile, address: number, starts: readonly number[], from: number): Taken {
-    if (this.#client.writableLength > MAX_WAITING_BYTES) return { records: 0, lost: 0, bytes: 0 };
+  take(file: SinkFile, address: number, starts: readonly number[], from: number): Taken {
+    if (this.#client.writableLength > MAX_WAITING_BYTES) return { records: 0, bytes: 0 };
     const end = starts.length - 1;
     const bytes = new Uint8Array(starts[end]! - starts[from]!);
     copyBytes(addressOf(bytes), address + starts[from]!, bytes.length);
     this.#client.write(bytes);
-    return { records: end - from, lost: 0, bytes: 0 };
+    file.wrote(end - from);
+    return { records: end - from, bytes: 0 };
   }
 
   end(file: SinkFile): void {

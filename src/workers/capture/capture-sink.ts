@@ -12,6 +12,9 @@ import { addressOf, copyBytes } from '../../sys/memory.ts';
 /** What is written around the records of a file. */
 export interface SinkFile {
   now(): TimeWords;
+  /** So many records were written, or lost. */
+  wrote(records: number): void;
+  lost(records: number): void;
   header(): Uint8Array;
   totals(): SinkTotals;
   /** Counters since `before`; empty in a format without. */
@@ -26,9 +29,8 @@ export interface SinkTotals {
 }
 
 export interface Taken {
-  /** Records that the sink has done with, lost ones among them. */
+  /** Records that the sink has done with. */
   readonly records: number;
-  readonly lost: number;
   /** Bytes of the next record that it has taken. */
   readonly bytes: number;
 }
@@ -137,7 +139,6 @@ export class FileSink implements CaptureSink {
   }
 
   take(file: SinkFile, address: number, starts: readonly number[], from: number): Taken {
-    let lost = 0;
     const end = starts.length - 1;
     for (let at = from; at < end; ) {
       if (this.#isFull(starts[at + 1]! - starts[at]!)) this.#rotate(file);
@@ -145,7 +146,8 @@ export class FileSink implements CaptureSink {
         const r = this.#begin(file);
         if (r < 0) {
           this.#fail(-r);
-          return { records: end - from, lost: lost + end - at, bytes: 0 };
+          file.lost(end - at);
+          return { records: end - from, bytes: 0 };
         }
       }
       // As many as fit.
@@ -156,14 +158,15 @@ export class FileSink implements CaptureSink {
       const written = write(this.#fd, address + starts[at]!, starts[to]! - starts[at]!);
       const whole = written < 0 ? at : this.#keepWhole(starts, at, to, written);
       this.#bytes += starts[whole]! - starts[at]!;
+      file.wrote(whole - at);
       at = whole;
       if (at === to) continue;
       // The next one is lost; one that is shorter may have room.
       this.#fail(written < 0 ? -written : Errno.ENOSPC);
-      lost++;
+      file.lost(1);
       at++;
     }
-    return { records: end - from, lost, bytes: 0 };
+    return { records: end - from, bytes: 0 };
   }
 
   /** Cut off the part of a record. @returns the record behind the last whole one */
@@ -265,11 +268,11 @@ export class StreamSink implements CaptureSink {
     return 0;
   }
 
-  take(_file: SinkFile, address: number, starts: readonly number[], from: number, fromBytes: number): Taken {
+  take(file: SinkFile, address: number, starts: readonly number[], from: number, fromBytes: number): Taken {
     if (this.#headerAt < this.#header!.length) {
       const errno = this.#putHeader();
-      if (errno !== 0) return this.#fail(errno, starts.length - 1 - from);
-      if (this.#headerAt < this.#header!.length) return { records: 0, lost: 0, bytes: 0 };
+      if (errno !== 0) return this.#fail(file, errno, starts.length - 1 - from);
+      if (this.#headerAt < this.#header!.length) return { records: 0, bytes: 0 };
     }
     const begin = starts[from]! + fromBytes;
     let at = begin;
@@ -278,23 +281,25 @@ export class StreamSink implements CaptureSink {
       const r = write(this.#fd, address + at, end - at);
       if (r === -Errno.EINTR) continue;
       if (r === -Errno.EAGAIN || r === 0) break;
-      if (r < 0) return this.#fail(-r, starts.length - 1 - from);
+      if (r < 0) return this.#fail(file, -r, starts.length - 1 - from);
       at += r;
     }
     let next = from;
     while (next < starts.length - 1 && starts[next + 1]! <= at) next++;
     const bytes = next < starts.length - 1 ? at - starts[next]! : 0;
     this.#isCut = bytes > 0;
-    return { records: next - from, lost: 0, bytes };
+    file.wrote(next - from);
+    return { records: next - from, bytes };
   }
 
-  #fail(errno: number, records: number): Taken {
+  #fail(file: SinkFile, errno: number, records: number): Taken {
     this.hasFailed = true;
     this.failure =
       errno === Errno.EPIPE
         ? `${this.name}: its reader has gone: the capture ends`
         : `${this.name}: ${errnoText(errno)}: the capture ends`;
-    return { records, lost: records, bytes: 0 };
+    file.lost(records);
+    return { records, bytes: 0 };
   }
 
   end(file: SinkFile): void {
@@ -352,7 +357,7 @@ export class RingSink implements CaptureSink {
       part.starts.push(part.used);
       part.used += bytes;
     }
-    return { records: end - from, lost: 0, bytes: 0 };
+    return { records: end - from, bytes: 0 };
   }
 
   #nextPart(atLeast: number): Part {
@@ -368,13 +373,14 @@ export class RingSink implements CaptureSink {
     const files = this.#files;
     if (this.#dumps++ > 0) files.next(file);
     let frames = 0;
-    let lost = 0;
+    const before = file.totals().lost;
     for (const { address, starts, used } of this.#parts) {
       if (starts.length === 0) continue;
-      lost += files.take(file, address, [...starts, used], 0).lost;
+      files.take(file, address, [...starts, used], 0);
       frames += starts.length;
     }
     files.finish(file, false);
+    const lost = file.totals().lost - before;
     return `${files.currentName}: ${frames - lost} frames written${lost > 0 ? `, ${lost} lost: ${files.failure}` : ''}`;
   }
 

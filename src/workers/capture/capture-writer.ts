@@ -243,8 +243,6 @@ export class Capture implements SinkFile {
 
   #flush(): void {
     const result = this.#sink.take(this, this.#stage.address, this.#starts, this.#taken, this.#takenBytes);
-    this.#lostByWriting += result.lost;
-    this.#written += result.records - result.lost;
     this.#taken += result.records;
     this.#takenBytes = result.bytes;
   }
@@ -366,6 +364,14 @@ export class Capture implements SinkFile {
   now(): TimeWords {
     this.#readClock();
     return [this.#now[0]!, this.#now[1]!];
+  }
+
+  wrote(records: number): void {
+    this.#written += records;
+  }
+
+  lost(records: number): void {
+    this.#lostByWriting += records;
   }
 
   header(): Uint8Array {
