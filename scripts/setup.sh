@@ -60,6 +60,7 @@ test cmd dbus-daemon         dbus-daemon
 test cmd gssdp-discover      gupnp-tools
 test cmd minidlnad           minidlna
 test cmd shellcheck          shellcheck
+test cmd tshark              tshark
 perf cmd pasta               passt
 perf cmd slirp4netns         slirp4netns
 '
