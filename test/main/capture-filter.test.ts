@@ -1,4 +1,5 @@
 // @vitest: beside
+import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { captureFilter } from '../../src/main/cli/capture-filter.ts';
@@ -171,6 +172,18 @@ it('any nesting of and, or, not means what its parts mean; jumps lead forwards',
     }),
     { numRuns: 100 },
   );
+});
+
+it('every filter in docs/capture.md and docs/api.md is one', () => {
+  const docs = ['capture', 'api'].map((name) =>
+    readFileSync(new URL(`../../docs/${name}.md`, import.meta.url), 'utf8'),
+  );
+  const quoted = docs
+    .join('')
+    .matchAll(/--pcap-filter '([^']+)'|"filter":"([^"]+)"|--pcap-filter ([a-z0-9]+)`/g);
+  const filters = [...quoted].map(([, ...texts]) => texts.find((text) => text !== undefined)!);
+  expect(filters.length).toBeGreaterThan(5);
+  for (const text of filters) expect(captureFilter(text).length).toBeGreaterThan(0);
 });
 
 it('any bytes are read without an error', () => {
