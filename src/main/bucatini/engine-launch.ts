@@ -171,6 +171,11 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     return { ...plan, ...(egress && { egress }) };
   }
 
+  /** As CaptureControl: to be called before this process executes our program again. */
+  protected giveOutputBack(): void {
+    this.#start.captures?.giveOutputBack();
+  }
+
   openCapture({ network: { addresses, interfaceName } }: NetnsTap): CaptureStart | undefined {
     const { captures, program, version } = this.#start;
     return captures?.atStart({ program, version: version(), addresses, interfaceName });

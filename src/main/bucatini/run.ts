@@ -93,6 +93,7 @@ class Run extends SettingsFrontEnd {
   readonly tapOfOurs = ({ tap }: NetnsTap): readonly number[] => queueFds(tap);
 
   async setUpFailed(error: NetnsError, step: SetUpStep): Promise<Error> {
+    this.giveOutputBack();
     if (step === 'namespace') (await import('./reenter.ts')).reenterOwnNamespaces(error.code);
     return error;
   }

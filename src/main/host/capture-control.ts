@@ -4,6 +4,7 @@
  * over the API's connection. In the sandbox no file can be opened, so a client writes the file itself.
  */
 import type { Socket } from 'node:net';
+import { dup3 } from '../../sys/io.ts';
 import { addressOf, copyBytes } from '../../sys/memory.ts';
 import type { CaptureSink, SinkFile, SinkTotals, Taken } from '../../workers/capture/capture-sink.ts';
 import type { CapturePlan } from '../../workers/capture/capture-writer.ts';
@@ -36,6 +37,11 @@ export class CaptureControl {
     this.#options = options;
     this.#filter = parseFilter(options.pcapFilter, '--pcap-filter');
     this.#output = toOutput ? takeStandardOutput() : undefined;
+  }
+
+  /** Make standard output what it was: this process is about to execute our program again. */
+  giveOutputBack(): void {
+    if (this.#output !== undefined) dup3(this.#output, 1, 0);
   }
 
   /** The capture of --pcap. */
