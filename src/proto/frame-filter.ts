@@ -30,7 +30,9 @@ export const FilterOp = {
   /** Source or destination port from A to B; fragments have none. */
   sourcePort: 2,
   destinationPort: 3,
-  /** Source or destination address is in the network A..D, with E bits; IPv4 as v4-mapped, also those of ARP. */
+  /**
+   * Source or destination address is in the network A..D, with E bits; IPv4 as v4-mapped, also those of ARP.
+   */
   source: 4,
   destination: 5,
   /** Length of the frame from A to B. */

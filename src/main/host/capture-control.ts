@@ -66,7 +66,8 @@ export class CaptureControl {
    * Capture to a client.
    * @param filter   expression; undefined: all frames
    * @param snaplen  most bytes of a frame; undefined: all
-   * @throws UsageError about the filter, Error with one line: a capture runs already, the client sends no more
+   * @throws UsageError about the filter, Error with one line: a capture runs already, the client sends no
+   *   more
    */
   stream(client: Socket, filter: string | undefined, snaplen: number | undefined): void {
     if (client.readableEnded) throw new Error('keep the connection open: its end is the end of the capture');

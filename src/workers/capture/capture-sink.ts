@@ -231,7 +231,9 @@ export class FileSink implements CaptureSink {
   }
 }
 
-/** A pipe, FIFO or socket, which does not block. What its reader does not take in time is lost in the rings. */
+/**
+ * A pipe, FIFO or socket, which does not block. What its reader does not take in time is lost in the rings.
+ */
 export class StreamSink implements CaptureSink {
   readonly waitMs = 0;
   hasFailed = false;

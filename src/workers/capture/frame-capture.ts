@@ -3,10 +3,10 @@
  * main thread takes them out and writes the file (capture-writer.ts), so that no packet thread waits for a
  * disk or the reader of a pipe.
  *
- * A frame of the guest is recorded when its shard handles it: open() writes the block, then the shard does its
- * work, which may call drop(), and close() adds the options, comments among them. Frames to the guest that are
- * sent in between come behind the open block, and all are published together. The block keeps room for its
- * options; what is left of the room becomes a gap.
+ * A frame of the guest is recorded when its shard handles it: open() writes the block, then the shard does
+ * its work, which may call drop(), and close() adds the options, comments among them. Frames to the guest
+ * that are sent in between come behind the open block, and all are published together. The block keeps room
+ * for its options; what is left of the room becomes a gap.
  */
 import { FrameFilter, FrameHeaders } from '../../proto/frame-filter.ts';
 import {

@@ -1,12 +1,12 @@
 /**
- * The addresses of flows' host sockets, which a capture mentions (translator/flow-comments.ts). Shared memory:
- * host-io writes an entry when a flow gets its socket, the flow's shard reads it. It exists only while frames
- * are captured, because getsockname(2) and getpeername(2) cost two calls per flow.
+ * The addresses of flows' host sockets, which a capture mentions (translator/flow-comments.ts). Shared
+ * memory: host-io writes an entry when a flow gets its socket, the flow's shard reads it. It exists only
+ * while frames are captured, because getsockname(2) and getpeername(2) cost two calls per flow.
  *
  *   entry of a gid:  local address 4 words | remote address 4 words | local port | remote port, or -errno
  *
- * An entry is not removed: the shard reads it only after the socket has answered or taken something, or checks
- * the remote port.
+ * An entry is not removed: the shard reads it only after the socket has answered or taken something, or
+ * checks the remote port.
  */
 import { localAddress, peerAddress } from '../../sys/socket.ts';
 
