@@ -61,6 +61,7 @@ test cmd gssdp-discover      gupnp-tools
 test cmd minidlnad           minidlna
 test cmd tmux                tmux
 test cmd shellcheck          shellcheck
+test cmd tshark              tshark
 perf cmd pasta               passt
 perf cmd slirp4netns         slirp4netns
 '

@@ -46,10 +46,14 @@ const FOLDERS: Record<string, readonly string[]> = {
   'workers/flow': ['workers/.'],
   'workers/link': ['workers/.', 'workers/flow'],
   'workers/listen': ['workers/.', 'workers/flow'],
+  'workers/capture': ['workers/.', 'workers/link'],
   'workers/shaping': ['workers/.', 'workers/thread'],
-  'workers/tap': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/shaping'],
+  'workers/tap': [
+    ...['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/shaping', 'workers/capture'],
+  ],
   'workers/translator': [
     ...['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/tap', 'workers/shaping'],
+    'workers/capture',
   ],
   'workers/host-io': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/listen'],
   'workers/splice': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/listen'],

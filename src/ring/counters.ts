@@ -164,7 +164,8 @@ const TABLE = {
   spliceConnections: ['connections', 'TCP connections taken past the TAP'],
   spliceBytes: ['bytes', 'Stream bytes taken past the TAP'],
   spliceDatagrams: ['datagrams', 'UDP datagrams taken past the TAP'],
-  pcapLost: ['frames', 'Frames that could not be written to the file of --pcap'],
+  pcapFrames: ['frames', 'Frames captured (--pcap)'],
+  pcapLost: ['frames', 'Frames that could not be captured, or not written to the file of --pcap'],
   // emulated lines (--rate, --delay, --loss, --impair)
   lineLostFromGuest: ['frames', 'Packets of the guest lost by the emulated line: --loss'],
   lineLostToGuest: ['frames', 'Packets to the guest lost by the emulated line: --loss'],

@@ -203,17 +203,14 @@ export function stopRequested(i32: Int32Array, layout: Layout): boolean {
  * its own.
  *
  *   +0   message count, int32         +16  seen, SEEN_WORDS u32
- *   +4   lock of --pcap's file, int32 +72  begun, int32
+ *                                     +72  begun, int32
  *   +8   guest's MAC, 6 bytes         +76  datagram ports, one byte per port
  *                                     then published UDP ports, u16 per port; room of each lane, int32, and
  *                                     flows that move to it; the lane of each bucket, u16; neighbours,
  *                                     NEIGHBOUR_WORDS u32
  */
 export interface ControlViews {
-  /**
-   * [0] counts the messages that were posted to the threads; [1] is the lock of --pcap's file. Accessed by
-   * Atomics only.
-   */
+  /** [0] counts the messages that were posted to the threads. Accessed by Atomics only. */
   readonly messageCount: Int32Array;
   /** The guest's MAC address, 6 bytes. A thread that sees a frame with another one writes it. */
   readonly guestMac: Uint8Array;
@@ -233,7 +230,7 @@ export interface ControlViews {
   readonly neighbours: Uint32Array;
 }
 
-const MESSAGE_COUNT_WORDS = 2;
+const MESSAGE_COUNT_WORDS = 1;
 const GUEST_MAC_AT = 8;
 const MAC_BYTES = 6;
 const SEEN_AT = 16;

@@ -80,6 +80,11 @@ export function cutEnd(fd: number, bytes: number): number {
   return cFtruncate(fd, size - bytes) < 0 ? failed() : 0;
 }
 
+/** ftruncate(2). @returns 0 or -errno */
+export function truncate(fd: number, bytes: number): number {
+  return cFtruncate(fd, bytes) < 0 ? failed() : 0;
+}
+
 /**
  * close(2). Do not repeat it after an error: also after -EINTR the descriptor is closed (man 2 close).
  * @returns 0 or -errno

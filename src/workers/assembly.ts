@@ -176,7 +176,7 @@ export class Assembly {
 
   reader(r: number, rest: Omit<TapReaderOptions, keyof ReaderParts | 'plan'>): TapReader {
     const { tapFd, owners, pool, ownership, smallSlots, largeSlots, toShards, freed } = this.readerParts(r);
-    const { counters, pcap, notices, onFatal } = rest;
+    const { counters, notices, onFatal } = rest;
     return new TapReader({
       plan: this.#withTap(),
       reader: r,
@@ -189,7 +189,6 @@ export class Assembly {
       largeSlots,
       toShards,
       freed,
-      pcap,
       notices,
       onFatal,
     });
@@ -198,7 +197,7 @@ export class Assembly {
   shard(s: number, rest: Omit<ShardOptions, keyof ShardParts | 'plan' | 'shard'>): Shard {
     const parts = this.shardParts(s);
     const { pool, ownership, scratchSlot, dnsSlots, fromReaders, toReaders, fromHosts, toHost } = parts;
-    const { counters, guestMac, neighbours, seen, reader, pcap, lines, notices } = rest;
+    const { counters, guestMac, neighbours, seen, reader, lines, notices } = rest;
     return new Shard({
       shard: s,
       plan: this.#withTap(),
@@ -217,7 +216,6 @@ export class Assembly {
       fromHosts,
       toHost,
       reader,
-      pcap,
       lines,
       notices,
     });
@@ -298,7 +296,6 @@ export interface ThreadParts {
   readonly counters: Float64Array;
   readonly control: ControlViews;
   readonly notices: TapReaderOptions['notices'];
-  readonly pcap: TapReaderOptions['pcap'];
   /** eventfd that wakes this thread. */
   readonly bellFd: number;
   /** As TapReaderOptions.onFatal. */
@@ -328,7 +325,7 @@ export interface ThreadStages {
  */
 export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStages {
   const { plan, threads } = assembly;
-  const { thread, reactor, counters, control, notices, pcap, onFatal } = parts;
+  const { thread, reactor, counters, control, notices, onFatal } = parts;
   const { guestMac, neighbours, seen, datagramPorts, publishedUdp } = control;
   const stages: Stage[] = [];
   const shards: Shard[] = [];
@@ -341,7 +338,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
 
   for (let r = 0; r < threads.readers; r++) {
     if (plan.tap === undefined || threads.readerThread(r) !== thread) continue;
-    const reader = assembly.reader(r, { counters, pcap, notices, onFatal });
+    const reader = assembly.reader(r, { counters, notices, onFatal });
     stages.push(reader);
     const onFrames = reactor.handler(() => reader.onReadable());
     reactor.watch(onFrames, queueFd(plan.tap, r), EPOLLIN | EPOLLET, 0);
@@ -351,7 +348,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     if (plan.tap === undefined || threads.shardThread(s) !== thread) continue;
     const reader = assembly.owners.areLanes ? (tapReader ?? undefined) : undefined;
     const lines = toGuest?.lines;
-    const shard = assembly.shard(s, { counters, guestMac, neighbours, seen, reader, pcap, lines, notices });
+    const shard = assembly.shard(s, { counters, guestMac, neighbours, seen, reader, lines, notices });
     shards.push(shard);
     flowSources.set(s, shard);
     stages.push(shard);

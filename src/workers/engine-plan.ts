@@ -361,7 +361,6 @@ export interface EnginePlan {
   readonly hashKey: readonly [number, number];
   /** Sixteen random bytes for initial sequence numbers (RFC 6528), as four words. */
   readonly isnKey: readonly [number, number, number, number];
-  readonly pcapFile?: string;
   readonly impairment?: ImpairmentPlan;
   /** Emulated lines between guest and engine, only with one packet thread; absent: none. */
   readonly shaping?: ShapingPlan;

@@ -32,20 +32,11 @@ import {
   histogramValue,
 } from '../ring/histograms.ts';
 import { CONTROL_BYTES, controlViews, type Layout, requestStop } from '../ring/layout.ts';
-import {
-  EFD_CLOEXEC,
-  EFD_NONBLOCK,
-  Errno,
-  O_APPEND,
-  O_CREAT,
-  O_NONBLOCK,
-  O_TRUNC,
-  O_WRONLY,
-} from '../sys/constants.ts';
-import { errnoOf } from '../sys/error.ts';
-import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
+import { EFD_CLOEXEC, EFD_NONBLOCK, Errno } from '../sys/constants.ts';
+import { close, eventfd, eventfdWrite } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { raiseOpenFiles } from '../sys/process.ts';
+import type { Capture, CaptureSource } from './capture/capture-writer.ts';
 import { ElasticLanes } from './elastic-lanes.ts';
 import { engineMemory } from './engine-memory.ts';
 import type {
@@ -58,14 +49,14 @@ import type {
 } from './engine-plan.ts';
 import { divideBuckets } from './flow/flow-owner.ts';
 import { type FlowPage, NO_FLOWS } from './flow/flow-report.ts';
+import { SocketNames } from './flow/socket-names.ts';
 import { countFlows, type FlowCount, type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import { LaneGrowth } from './lane-growth.ts';
 import { stageDropName } from './link/stage-drop.ts';
 import type { ListenFailure } from './listen/listener-table.ts';
-import type { SlotCount, ThreadMessage, ThreadReport, ThreadTask } from './packet-thread.ts';
+import type { CaptureShare, SlotCount, ThreadMessage, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread, holdPacketProgram, packetProgram } from './packet-worker.ts';
 import { laneCount, startedThreads, type ThreadPlan, threadPlan } from './placement.ts';
-import { PcapWriter } from './tap/pcap.ts';
 import { LOG_LEVELS } from './thread/log-levels.ts';
 import { LogReader } from './thread/log-ring.ts';
 
@@ -147,6 +138,15 @@ export interface EngineHandle {
   setEgress(plan: EgressPlan | undefined): Promise<number>;
   /** What only the packet threads know. Asks each of them. */
   measure(): Promise<EngineMeasures>;
+  /**
+   * Capture frames from now on.
+   * @throws Error with a text of one line: a capture runs already, or its file cannot be written
+   */
+  startCapture(start: CaptureStart): void;
+  /** End the capture; resolves when its file is complete. @returns whether one was running */
+  stopCapture(): Promise<boolean>;
+  /** Write out the frames that a capture keeps in memory. @returns one line about it; undefined: no capture runs */
+  dumpCapture(): string | undefined;
   /** At most `limit` flows in the order of their ids, beginning after the id `after` (-1: with the first). */
   listFlows(after: number, limit: number): Promise<FlowList>;
 }
@@ -200,8 +200,16 @@ export interface EngineHistogram extends HistogramInfo {
   readonly buckets: readonly (readonly [value: number, count: number])[];
 }
 
+/**
+ * Makes a capture for the engine, and opens its file.
+ * @throws Error with a text of one line
+ */
+export type CaptureStart = (source: CaptureSource) => Capture;
+
 export interface EngineOptions {
   onLog?(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+  /** Frames are captured from the start. */
+  readonly capture?: CaptureStart | undefined;
   /** A packet thread that is booting already: it becomes thread 0 (fused, or the pipeline's reader). */
   readonly booted?: BootedThread;
 }
@@ -238,7 +246,9 @@ class Engine implements EngineHandle {
   readonly #control = new SharedArrayBuffer(CONTROL_BYTES);
   readonly #views = controlViews(this.#control);
   readonly #doorbellFds: readonly number[];
-  readonly #pcapFd: number;
+  /** The capture that runs. */
+  #capture: Capture | undefined;
+  #captureShare: CaptureShare | undefined;
   readonly #logs: LogReader;
   #logLoop: Promise<void> | undefined;
   /** Lines of the last REPEAT_MS, and when they came. */
@@ -304,8 +314,8 @@ class Engine implements EngineHandle {
     this.#sharing = Array.from({ length: threads.threads }, () => []);
     this.#slotsAsked = Array.from({ length: threads.threads }, () => []);
     this.#egressTaken = Array.from({ length: threads.threads }, () => []);
-    this.#pcapFd = plan.pcapFile === undefined ? -1 : openPcap(plan.pcapFile);
     this.#logs = new LogReader(sab, layout);
+    if (options.capture !== undefined) this.#makeCapture(options.capture);
   }
 
   /** A thread has ended. While the engine stops that is no failure. */
@@ -394,7 +404,8 @@ class Engine implements EngineHandle {
   #task(thread: number, port: Port): ThreadTask {
     return {
       ...{ thread, plan: this.#plan, sab: this.#sab, layout: this.#layout, port },
-      ...{ doorbellFds: this.#doorbellFds, control: this.#control, pcapFd: this.#pcapFd },
+      ...{ doorbellFds: this.#doorbellFds, control: this.#control },
+      ...(this.#captureShare && { capture: this.#captureShare }),
       processors: availableParallelism(),
     };
   }
@@ -527,7 +538,7 @@ class Engine implements EngineHandle {
     await this.#pool?.destroy();
     process.off('exit', this.#endThreads);
     for (const fd of this.#doorbellFds) close(fd);
-    if (this.#pcapFd >= 0) closeSync(this.#pcapFd);
+    await this.#capture?.end();
   }
 
   #post(message: ThreadMessage): void {
@@ -576,7 +587,50 @@ class Engine implements EngineHandle {
   };
 
   counters(): Record<string, number> {
-    return namedCounters(countersSum(this.#sab, this.#layout));
+    const counters = namedCounters(countersSum(this.#sab, this.#layout));
+    const lost = this.#capture?.lostByWriting ?? 0;
+    if (lost > 0) counters.pcapLost = (counters.pcapLost ?? 0) + lost;
+    return counters;
+  }
+
+  #makeCapture(start: CaptureStart): void {
+    const { threads, shards } = this.#threads;
+    const { guestMac } = this.#views;
+    const capture = start({
+      threads,
+      areLanes: this.#plan.threads.kind === 'lanes',
+      counters: () => this.counters(),
+      // Broadcast stands for a MAC that is not known yet.
+      mac: () => (guestMac[0] === 0xff ? undefined : guestMac.slice()),
+      warn: (text) => this.#options.onLog?.('warning', text),
+    });
+    this.#capture = capture;
+    this.#captureShare = {
+      task: capture.task,
+      ...(capture.task.options && {
+        names: new SharedArrayBuffer(SocketNames.bytes(shards * this.#plan.pool.flows)),
+      }),
+    };
+    capture.start();
+  }
+
+  startCapture(start: CaptureStart): void {
+    if (this.#capture !== undefined && !this.#capture.hasEnded) throw new Error('a capture runs already');
+    this.#makeCapture(start);
+    this.#post({ kind: 'capture', capture: this.#captureShare! });
+  }
+
+  async stopCapture(): Promise<boolean> {
+    const capture = this.#capture;
+    if (capture === undefined || capture.hasEnded) return false;
+    this.#captureShare = undefined;
+    this.#post({ kind: 'capture' });
+    await capture.end();
+    return true;
+  }
+
+  dumpCapture(): string | undefined {
+    return this.#capture?.hasEnded === false ? this.#capture.dump() : undefined;
   }
 
   threadCounters(): readonly ThreadCounters[] {
@@ -694,29 +748,6 @@ function namedCounters(words: Float64Array): Record<string, number> {
     named[`drop.${name === 'unknown' ? stageDropName(-cause) : name}`] = n;
   }
   return named;
-}
-
-/**
- * Create the file of --pcap, to which several threads append whole records. Does not wait for the reader of a
- * FIFO: open(2) would block the main thread.
- * @returns a descriptor
- * @throws Error with a text of one line
- */
-function openPcap(path: string): number {
-  let fd: number;
-  try {
-    fd = openSync(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NONBLOCK, 0o600);
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENXIO')
-      throw new Error(`--pcap ${path}: nobody reads it; start its reader first`, { cause });
-    const errno = errnoOf(cause);
-    const why = errno === undefined ? String(cause) : errnoText(errno);
-    throw new Error(`--pcap ${path}: cannot be written: ${why}`, { cause });
-  }
-  setNonBlocking(fd, false); // a FIFO would take pieces of records
-  const r = PcapWriter.begin(fd);
-  if (r < 0) throw new Error(`--pcap ${path}: cannot be written: ${errnoText(-r)}`);
-  return fd;
 }
 
 function firstLine(cause: unknown): string {

@@ -10,7 +10,6 @@ import { type HeldProgram, onFirstMessage, type Port, receive, startHeldProgram 
 import { Counter, countersView } from '../ring/counters.ts';
 import { Doorbell } from '../ring/doorbell.ts';
 import { controlViews, type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
-import type { FramePool } from '../ring/pool.ts';
 import { keepCapabilities } from '../sys/capability.ts';
 import { EPOLLIN, EPOLLRDHUP, Errno } from '../sys/constants.ts';
 import { checked } from '../sys/error.ts';
@@ -21,6 +20,8 @@ import { errnoText } from '../sys/libc.ts';
 import { mapLargeArrays } from '../sys/memory.ts';
 import { attachQueue, detachQueue } from '../sys/tap-queue.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
+import type { CaptureTask } from './capture/capture-memory.ts';
+import { FrameCapture } from './capture/frame-capture.ts';
 import type { EgressPlan, EnginePlan, HostChange, ListenerPlan, ShapingPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
 import { isnKeyOfThread } from './flow/isn-key.ts';
@@ -28,10 +29,9 @@ import type { GiveRequest } from './flow-mover.ts';
 import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
 import { laneCount, queueFd, startedThreads, threadPlan } from './placement.ts';
-import { PcapWriter } from './tap/pcap.ts';
 import { flowCapabilities, USER_CHANGE } from './thread/capabilities.ts';
 import { LogLevel, LogWriter } from './thread/log-ring.ts';
-import { Notice, Notices } from './thread/notices.ts';
+import { Notices } from './thread/notices.ts';
 import { PrePoll } from './thread/pre-poll.ts';
 import { Reactor } from './thread/reactor.ts';
 
@@ -45,6 +45,13 @@ const NO_SLOTS: SlotCount = { small: 0, large: 0 };
 /** Most other descriptors that are open when listeners are made. */
 const OTHER_DESCRIPTORS = 128;
 
+/** What a packet thread needs to capture frames. */
+export interface CaptureShare {
+  readonly task: CaptureTask;
+  /** Memory of SocketNames; absent: the capture has no comments. */
+  readonly names?: SharedArrayBuffer;
+}
+
 /** First message to a packet thread. */
 export interface ThreadTask {
   readonly thread: number;
@@ -56,7 +63,8 @@ export interface ThreadTask {
   /** Memory of ControlViews, which all threads share. */
   readonly control: SharedArrayBuffer;
   readonly port: Port;
-  readonly pcapFd: number;
+  /** Frames are captured from the start. */
+  readonly capture?: CaptureShare;
   /** Number of processors: in the sandbox a thread cannot find it out. */
   readonly processors: number;
   /** The thread was started in the sandbox, by `startThread`. */
@@ -102,6 +110,8 @@ export type ThreadMessage =
   | { readonly kind: 'slots' }
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
+  /** Capture frames from now on; absent: no more. */
+  | { readonly kind: 'capture'; readonly capture?: CaptureShare }
   /** The egress policy is another one; absent: none. */
   | { readonly kind: 'egress'; readonly plan?: EgressPlan }
   | { readonly kind: 'shaping'; readonly plan: ShapingPlan }
@@ -223,23 +233,25 @@ class PacketThread {
     const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
     this.#built = threadStages(this.#assembly, {
       ...{ thread, reactor: this.#reactor, counters, control, notices },
-      pcap: this.#pcapWriter(this.#assembly.pool, counters, notices),
       bellFd: task.doorbellFds[thread]!,
       onGiven: (request, left) => this.#onGiven(request, left),
       onFatal: (text) => {
         this.#fatal = text;
       },
     });
+    if (task.capture !== undefined) this.#setCapture(task.capture);
   }
 
-  #pcapWriter(pool: FramePool, counters: Float64Array, notices: Notices): PcapWriter | undefined {
-    const { pcapFd, plan } = this.#task;
-    if (pcapFd < 0) return undefined;
-    return new PcapWriter(pcapFd, pool.baseAddress, this.#messageCount, (errno) => {
-      counters[Counter.pcapLost]!++;
-      const why = `--pcap ${plan.pcapFile}: ${errnoText(errno)}: frames are missing from it`;
-      notices.tell(Notice.pcapLost, 'warning', why);
-    });
+  #setCapture(share: CaptureShare | undefined): void {
+    const { thread, sab, layout } = this.#task;
+    const { reader, shards, hostIo } = this.#built;
+    const { pool, threads } = this.#assembly;
+    const counters = countersView(sab, layout, thread);
+    const capture =
+      share === undefined ? null : new FrameCapture(share.task, thread, pool.u8, pool.baseAddress, counters);
+    reader?.setCapture(capture);
+    for (const shard of shards) shard.setCapture(capture, share?.names);
+    hostIo?.setCapture(share?.names, threads.hosts > 1 ? thread : 0);
   }
 
   /** Reads new messages of the main thread. @returns whether to stop */
@@ -262,7 +274,8 @@ class PacketThread {
       else if (message.kind === 'host') {
         for (const shard of shards) shard.hostChanged(message.change);
         hostIo?.hostChanged(message.change);
-      } else if (message.kind === 'egress') {
+      } else if (message.kind === 'capture') this.#setCapture(message.capture);
+      else if (message.kind === 'egress') {
         let ended = splice?.setEgress(message.plan) ?? 0;
         for (const shard of shards) ended += shard.setEgress(message.plan);
         this.#task.port.postMessage({ kind: 'egress', ended } satisfies ThreadReport);

@@ -193,6 +193,50 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     ],
   },
   '--pcap': { good: [[['x.pcap'], { pcap: 'x.pcap' }]], bad: [[[''], 'file name']] },
+  '--pcap-rotate': {
+    good: [
+      [
+        ['size=100mb,files=3', '--pcap', 'x.pcapng'],
+        { pcap: 'x.pcapng', pcapRotate: { bytes: 100e6, files: 3 } },
+      ],
+      [['seconds=60', '--pcap', 'x'], { pcap: 'x', pcapRotate: { seconds: 60, files: 10 } }],
+    ],
+    bad: [
+      [['size=1'], 'from 65536'],
+      [['files=1'], 'smaller than 2'],
+      [['seconds=0'], 'smaller than 1'],
+      [['often'], 'size=100mb'],
+      [['size=1mb,size=2mb'], 'size is given twice'],
+      [['size=1tb'], 'not a number of bytes'],
+      [['size=1mb'], 'needs a file'],
+      [['files=3', '--pcap', 'x'], 'says not when'],
+      [['size=1mb', '--pcap', '-'], 'not for standard output'],
+    ],
+  },
+  '--pcap-ring': {
+    good: [[['64MiB', '--pcap', 'x'], { pcap: 'x', pcapRing: 2 ** 26 }]],
+    bad: [
+      [['64'], 'from 1000000'],
+      [['64mb'], 'needs a file'],
+      [['64mb', '--pcap', '-'], 'not for standard output'],
+      [['64mb', '--pcap', 'x', '--pcap-rotate', 'size=1mb'], 'what was in memory'],
+    ],
+  },
+  '--pcap-snaplen': {
+    good: [[['96', '--pcap', 'x'], { pcap: 'x', pcapSnaplen: 96 }]],
+    bad: [
+      [['13'], 'smaller than 14'],
+      [['300000'], 'larger than'],
+      [['96'], 'needs a file'],
+    ],
+  },
+  '--pcap-filter': {
+    good: [[['tcp port 443', '--pcap', 'x'], { pcap: 'x', pcapFilter: 'tcp port 443' }]],
+    bad: [
+      [[' '], 'is empty'],
+      [['tcp'], 'needs a file'],
+    ],
+  },
   '--log-level': {
     good: [[['debug'], { logLevel: 'debug' }]],
     bad: [[['verbose'], 'error, warning, info, debug']],
@@ -306,7 +350,7 @@ describe('option table', () => {
     for (const [args, expected] of good) {
       it(`${name} ${args.join(' ')}: taken`, () => {
         expect(settings(name, ...args)).toMatchObject(expected);
-        if (args.length > 0) expect(settings(`${name}=${args[0]}`)).toMatchObject(expected);
+        if (args.length > 0) expect(settings(`${name}=${args[0]}`, ...args.slice(1))).toMatchObject(expected);
       });
     }
     for (const [args, reason] of bad) {
@@ -315,7 +359,7 @@ describe('option table', () => {
         expect(text).toContain(name);
         expect(text).toContain(reason);
         expect(text).not.toContain('\n');
-        expect(message([`${name}=${args[0]}`])).toBe(text);
+        expect(message([`${name}=${args[0]}`, ...args.slice(1)])).toBe(text);
       });
     }
     const option = OPTIONS.find((o) => `--${o.name}` === name);

@@ -61,6 +61,7 @@ export class HostRig {
       markReady: (gid) => {
         if (!this.ready.includes(gid)) this.ready.push(gid);
       },
+      names: null,
       now: 0,
       notices: shard.ctx.notices,
     };

@@ -61,7 +61,6 @@ function rig() {
     notices: new Notices(() => {}),
     reader: undefined,
     seen: undefined,
-    pcap: undefined,
   });
   const from = [0, 1].map((lane) => assembly.readerParts(lane).toShards[last]!);
   const { toShards } = assembly.readerParts(last);

@@ -4,16 +4,20 @@
  * each connection. Clients add, list and remove published ports of the host while the engine runs. Changes
  * are made one after the other. These requests are not in the original: `info` (addresses and settings),
  * `stats` (the engine's counters), `metrics` (those and more, for main/metrics), `list_flows`, `list_ports`,
- * `get_policy` and `set_policy`, `get_impairment` and `set_impairment` (emulated lines). The main thread answers the first two from shared memory,
- * without asking a packet thread; for `list_flows` it asks the packet threads for one page at a time. The
- * users' text is docs/api.md.
+ * `get_policy` and `set_policy`, `get_impairment` and `set_impairment` (emulated lines), `start_capture`, whose
+ * answer is the stream of a capture, `stop_capture` and `write_capture`. The main thread answers the first two
+ * from shared memory, without asking a packet thread; for `list_flows` it asks the packet threads for one page
+ * at a time. The users' text is docs/api.md.
  */
+import type { Socket } from 'node:net';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { AddressPlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
 import type { FlowInfo } from '../../workers/flow-list.ts';
+import { MAX_SNAPLEN } from '../cli/capture-options.ts';
 import { describeLines, LineSettings } from '../cli/lines.ts';
 import { addressOf, UsageError } from '../cli/values.ts';
+import type { CaptureControl } from '../host/capture-control.ts';
 import type { EgressControl } from '../host/egress-control.ts';
 import { listenersCollide } from '../host/host-ports.ts';
 import { type AddedPorts, MAX_ADDED_PORTS } from './added-ports.ts';
@@ -37,6 +41,8 @@ export interface ApiOptions {
   readonly interfaceName?: string;
   /** Absent: the egress policy can be neither read nor set. */
   readonly egress?: Pick<EgressControl, 'text' | 'replace'> | undefined;
+  /** Absent: frames cannot be captured. */
+  readonly captures?: Pick<CaptureControl, 'stream' | 'stop' | 'dump'> | undefined;
   /** As in the answer to `info`. */
   readonly program: string;
   readonly version: string;
@@ -69,6 +75,9 @@ const Refusal = {
   policy: 'set_policy: bad arguments.policy',
   flows: (name: string): string => `list_flows: bad arguments.${name}`,
   noLine: 'no emulated line: start with --impair none to set one later',
+  capture: (why: string): string => `start_capture: ${why}`,
+  noCapture: 'no capture runs',
+  noRing: 'write_capture: no frames are kept in memory: start with --pcap-ring',
   impairment: (why: string): string => `set_impairment: ${why}`,
 } as const;
 
@@ -119,12 +128,13 @@ export class Api {
 
   /**
    * Answer one request, after all earlier ones.
-   * @returns the reply, also for an invalid request
+   * @param client  where the request came from; absent: it cannot get a stream
+   * @returns the reply, also for an invalid request; '': `client` gets a stream
    */
-  answer(text: string): Promise<string> {
+  answer(text: string, client?: Socket): Promise<string> {
     const answered = this.#lastAnswer.then(async () => {
       try {
-        return JSON.stringify(await this.#handle(text));
+        return JSON.stringify(await this.#handle(text, client)) ?? '';
       } catch (error) {
         if (!(error instanceof RequestError)) throw error;
         return errorReply(error.message, error.reason);
@@ -134,7 +144,8 @@ export class Api {
     return answered;
   }
 
-  async #handle(text: string): Promise<unknown> {
+  /** @returns undefined: `client` gets a stream */
+  async #handle(text: string, client: Socket | undefined): Promise<unknown> {
     const request = parseObject(text);
     if (typeof request.execute !== 'string') throw new RequestError(Refusal.noExecute);
     const given = request.arguments;
@@ -178,6 +189,16 @@ export class Api {
         return { return: describeLines(this.#shaping) };
       case 'set_impairment':
         return this.#setImpairment(args);
+      case 'start_capture':
+        return this.#startCapture(args, client);
+      case 'stop_capture':
+        if (!(await this.#captures.stop())) throw new RequestError(Refusal.noCapture);
+        return { return: {} };
+      case 'write_capture': {
+        const written = this.#captures.dump();
+        if (written === undefined) throw new RequestError(Refusal.noRing);
+        return { return: { written } };
+      }
       default:
         throw new RequestError(Refusal.unknownExecute, `known requests: ${KNOWN_REQUESTS.join(', ')}`);
     }
@@ -187,6 +208,28 @@ export class Api {
     const { egress } = this.#options;
     if (egress === undefined) throw new RequestError(Refusal.unknownExecute);
     return egress;
+  }
+
+  get #captures(): NonNullable<ApiOptions['captures']> {
+    const { captures } = this.#options;
+    if (captures === undefined) throw new RequestError(Refusal.unknownExecute);
+    return captures;
+  }
+
+  /** The client gets a capture as a stream, until it closes the connection or somebody sends `stop_capture`. */
+  #startCapture({ filter, snaplen }: Json, client: Socket | undefined): undefined {
+    const captures = this.#captures;
+    if (filter !== undefined && typeof filter !== 'string')
+      throw new RequestError(Refusal.capture('bad arguments.filter'));
+    const bytes = snaplen === undefined ? undefined : number(snaplen);
+    if (snaplen !== undefined && (bytes === undefined || bytes < 14 || bytes > MAX_SNAPLEN))
+      throw new RequestError(Refusal.capture('bad arguments.snaplen'));
+    if (client === undefined) throw new RequestError(Refusal.capture('no connection for a stream'));
+    try {
+      captures.stream(client, filter, bytes);
+    } catch (error) {
+      throw new RequestError(Refusal.capture((error as Error).message));
+    }
   }
 
   /** @param policy  the text of a file; null: none. @returns how many flows were ended */

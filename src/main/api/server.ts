@@ -22,7 +22,7 @@ export type ApiEvents = Pick<ApiSocketOptions, 'onClient' | 'onRequest' | 'onToo
 export async function openApi(path: string, options: ApiOptions, events: ApiEvents): Promise<ApiSocket> {
   const api = new Api(options);
   const server = new ApiSocket({
-    answer: (request) => api.answer(request),
+    answer: (request, client) => api.answer(request, client),
     tooLargeReply: TOO_LARGE_REPLY,
     ...events,
   });

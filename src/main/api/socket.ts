@@ -34,7 +34,8 @@ const LINGER_MS = 2000;
 
 /** How requests are answered, and hooks for events. */
 export interface ApiSocketOptions {
-  answer(request: string): Promise<string>;
+  /** @returns the reply; '': `client` gets a stream, and is closed elsewhere */
+  answer(request: string, client: Socket): Promise<string>;
   readonly tooLargeReply: string;
   /** Called when a client connects, when a request has been read, and when a request is too large. */
   onClient?(): void;
@@ -124,7 +125,8 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
     socket.setTimeout(0);
     if (request === undefined) options.onTooLarge?.();
     else options.onRequest?.(request);
-    const text = request === undefined ? options.tooLargeReply : await options.answer(request);
+    const text = request === undefined ? options.tooLargeReply : await options.answer(request, socket);
+    if (text === '') return;
     socket.end(text, () => {
       client.awaitsReply = false;
     });

@@ -59,6 +59,7 @@ class Attach extends SettingsFrontEnd {
   }
 
   async setUpFailed(error: NetnsError, step: SetUpStep): Promise<Error> {
+    this.giveOutputBack();
     if (step === 'tap') (await import('./reenter.ts')).reenterOwnerOf(this.#target.path, error.code);
     return error;
   }

@@ -2,7 +2,7 @@
  * The part of the start that `run` and `attach` have in common (host/start.ts): from Settings to an engine.
  */
 import type { RouteSocket } from '../../sys/netlink.ts';
-import type { EngineHandle } from '../../workers/engine.ts';
+import type { CaptureStart, EngineHandle } from '../../workers/engine.ts';
 import {
   DEFAULT_POLICY,
   type EnginePlan,
@@ -15,12 +15,13 @@ import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { parseImpairment } from '../cli/impairment.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
+import type { CaptureControl } from '../host/capture-control.ts';
 import type { EgressControl } from '../host/egress-control.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
 import { portCount } from '../host/host-ports.ts';
-import { type Log, makeLog } from '../host/log.ts';
+import { type Log, makeLog, say } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, MetricsEndpoint, Sandbox } from '../host/start.ts';
@@ -85,7 +86,6 @@ function enginePlan(
     ...(sockets && { splice: { sockets, hostLoToNsLo: false } }),
     tap: netns.tap,
     ...keys,
-    ...(settings.pcap !== undefined && { pcapFile: settings.pcap }),
     ...(impairment && { impairment }),
     ...(settings.shaping && { shaping: settings.shaping }),
     logLevel: settings.logLevel,
@@ -123,21 +123,29 @@ export interface SettingsStart extends SettingsInput {
   readonly log: Log;
   /** Absent: no --metrics. */
   readonly metrics: MetricsEndpoint | undefined;
+  /** Of --pcap and of captures that begin later; absent: there are none. */
+  readonly captures: CaptureControl | undefined;
 }
 
 /**
  * What comes before the namespace is set up.
- * @throws UsageError about the egress policy, or --metrics
+ * @throws UsageError about the egress policy, --metrics, or a capture
  */
 export async function settingsStart(input: SettingsInput): Promise<SettingsStart> {
   const { settings } = input;
   let egress: EgressControl | undefined;
   if (settings.egress.length > 0 || settings.policy !== undefined || settings.apiSocket !== undefined)
     egress = new (await import('../host/egress-control.ts')).EgressControl(settings);
+  let captures: CaptureControl | undefined;
+  if (settings.pcap !== undefined || settings.apiSocket !== undefined)
+    captures = new (await import('../host/capture-control.ts')).CaptureControl(
+      settings,
+      settings.pcap === '-',
+    );
   await holdOutputs();
   const log = makeLog(settings.logLevel);
   const sockets = await socketSource(settings);
-  return { ...input, sockets, egress, log, metrics: await metricsEndpoint(input, log) };
+  return { ...input, sockets, egress, captures, log, metrics: await metricsEndpoint(input, log) };
 }
 
 async function metricsEndpoint(
@@ -178,6 +186,16 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     const egress = this.#start.egress?.plan(host, made.network.addresses, this.log);
     const plan = enginePlan(settings, made, engine.engineKeys(), sockets, this.#multicast);
     return { ...plan, ...(egress && { egress }) };
+  }
+
+  /** As CaptureControl: to be called before this process executes our program again. */
+  protected giveOutputBack(): void {
+    this.#start.captures?.giveOutputBack();
+  }
+
+  openCapture({ network: { addresses, interfaceName } }: NetnsTap): CaptureStart | undefined {
+    const { captures, program, version } = this.#start;
+    return captures?.atStart({ program, version: version(), addresses, interfaceName });
   }
 
   configured(notes: readonly string[]): void {
@@ -224,6 +242,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
       program === 'bucatini run' ? 'run' : 'attach',
       {
         ...{ engine, ports, addresses, interfaceName, program, version: version(), egress },
+        captures: this.#start.captures,
         shaping: settings.shaping,
         ...(this.netns.mainInside && { namespace: ownNamespace() }),
         namespacePid: this.namespacePid,
@@ -238,6 +257,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
       const { StatsReport } = await import('../host/stats-report.ts');
       this.#stats = new StatsReport(engine, { ...settings, program, version: version(), log: this.log });
     }
+    this.#start.captures?.started(engine, say);
     return this.sandbox(engine, files);
   }
 

@@ -12,6 +12,7 @@
 import { MAX_LANES } from '../../ring/layout.ts';
 import type { EnginePlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
+import { CAPTURE_OPTIONS, type CaptureOptions, checkCapture } from '../cli/capture-options.ts';
 import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { LISTEN_ADDRESS, type ListenAddress, parseListenAddress } from '../cli/listen-address.ts';
 import { LOG_FORMAT_OPTION, type LogFormat } from '../cli/log-option.ts';
@@ -52,7 +53,7 @@ import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 
 /** The command line with all defaults filled in. The fields are named after the options. */
-export interface Settings extends EgressOptions {
+export interface Settings extends EgressOptions, CaptureOptions {
   readonly mtu: number;
   readonly ipv4: boolean;
   readonly ipv6: boolean;
@@ -99,7 +100,6 @@ export interface Settings extends EgressOptions {
   readonly threads: Threads;
   /** Of all lanes together. Absent: DEFAULT_POOL_MIB for each lane. */
   readonly poolMib?: number;
-  readonly pcap?: string;
   readonly logLevel: LogLevel;
   /** Absent: text, or the journal. */
   readonly logFormat?: LogFormat;
@@ -364,13 +364,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: 'pcap',
     value: 'FILE',
     group: 'Diagnosis',
-    help: 'Write every frame, in both directions, to FILE for tcpdump or Wireshark.',
+    help: 'Write every frame, in both directions, to FILE for tcpdump or Wireshark: as pcapng, with directions, comments and counters, if the name ends with .pcapng, else as pcap. - is standard output, as pcapng; what COMMAND writes there goes to standard error then.',
     commands: ENGINE,
     set: (draft, text) => {
       if (text === '') throw new UsageError('is empty; write a file name');
       draft.pcap = text;
     },
   },
+  ...CAPTURE_OPTIONS.map((option) => ({ ...option, group: 'Diagnosis', commands: ENGINE }) as const),
   {
     name: 'stats',
     value: 'SECONDS',
@@ -629,6 +630,7 @@ function checkTogether(s: Settings): void {
       `--threads ${text}: an emulated line needs one packet thread; leave out --threads, or --rate, --delay, --loss and --impair`,
     );
   }
+  checkCapture(s, true);
   const clash = publishConflict(s.publish);
   if (clash !== undefined) {
     throw new UsageError(

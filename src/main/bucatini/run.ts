@@ -86,12 +86,14 @@ class Run extends SettingsFrontEnd {
         void endWithin(this.#engine).then(() => exitNow(128 + os.signals[name]));
       },
       this.#terminal,
+      start.settings.pcapRing === undefined ? [] : ['SIGUSR2'],
     );
   }
 
   readonly tapOfOurs = ({ tap }: NetnsTap): readonly number[] => queueFds(tap);
 
   async setUpFailed(error: NetnsError, step: SetUpStep): Promise<Error> {
+    this.giveOutputBack();
     if (step === 'namespace') (await import('./reenter.ts')).reenterOwnNamespaces(error.code);
     return error;
   }

@@ -9,6 +9,7 @@
  *   load the engine's modules
  *   namespace made                             startCommand?    start COMMAND's chain, which waits
  *   TAP made                                   plan             describe the engine to start
+ *                                              openCapture?     describe the capture to start with it
  *   start the engine
  *   interface configured                       configured
  *   engine started                             engineStarted?
@@ -34,7 +35,7 @@ import { DeferredClose } from '../../sys/deferred-close.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import { signalUnblock } from '../../sys/process.ts';
 import type * as EngineModule from '../../workers/engine.ts';
-import type { EngineHandle } from '../../workers/engine.ts';
+import type { CaptureStart, EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api/socket.ts';
@@ -96,6 +97,8 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
    * @param host  queries the host's network, in whichever namespace the main thread is
    */
   plan(made: Made, engine: EngineLoaded, host: RouteSocket): EnginePlan | Promise<EnginePlan>;
+  /** The capture that begins with the engine. Absent, or undefined: none. */
+  openCapture?(made: Made): CaptureStart | undefined;
   /**
    * The interface is configured.
    * @param notes  what failed and is not needed for traffic
@@ -224,7 +227,8 @@ class Service<Job extends SocketsInside, Made> {
     this.#tapFds = front.tapOfOurs?.(made) ?? [];
     const module = await loading;
     const plan = await front.plan(made, module, this.#watch.host);
-    const starting = module.startEngine(plan, { onLog: log, booted: front.booted });
+    const capture = front.openCapture?.(made);
+    const starting = module.startEngine(plan, { onLog: log, booted: front.booted, capture });
     starting.catch(() => {});
     front.configured(await this.#step('configured', netns.configured), made);
     const few = fewDescriptors();

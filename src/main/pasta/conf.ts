@@ -3,6 +3,7 @@
  * draft that the table of options.ts fills.
  */
 import type { ShapingPlan } from '../../workers/engine-plan.ts';
+import type { CaptureOptions } from '../cli/capture-options.ts';
 import type { LineOption } from '../cli/lines.ts';
 import type { ListenAddress } from '../cli/listen-address.ts';
 import type { LogFormat } from '../cli/log-option.ts';
@@ -22,7 +23,7 @@ export type PortOption = 't' | 'u' | 'T' | 'U';
  * The options, with defaults filled in. Plain data: it is posted to the namespace thread. "4" and "6" in
  * names are the families.
  */
-export interface PastaConf extends EgressOptions {
+export interface PastaConf extends EgressOptions, CaptureOptions {
   readonly ipv4: boolean;
   readonly ipv6: boolean;
   /** 0: the interface keeps the kernel's MTU, and DHCP and router advertisements offer none. */
@@ -99,7 +100,6 @@ export interface PastaConf extends EgressOptions {
   readonly multicast?: MulticastChoice;
   /** Emulated lines; absent: none. */
   readonly shaping?: ShapingPlan;
-  readonly pcap?: string;
   readonly pidFile?: string;
   /** Descriptor that carries the frames; no interface is made. */
   readonly fd?: number;

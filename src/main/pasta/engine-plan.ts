@@ -44,7 +44,6 @@ export function pastaEnginePlan(
     ...(sockets && { splice: { sockets, hostLoToNsLo: conf.hostLoToNsLo } }),
     ...(made.tap && { tap: made.tap }),
     ...keys,
-    ...(conf.pcap !== undefined && { pcapFile: conf.pcap }),
     ...(impairment && { impairment }),
     ...(conf.shaping && { shaping: conf.shaping }),
     logLevel,

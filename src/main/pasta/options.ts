@@ -6,6 +6,8 @@
  * wrong. parse.ts checks what depends on several options. Port specifications are stored unparsed:
  * port-spec.ts parses them when the addresses are known.
  */
+
+import { CAPTURE_OPTIONS } from '../cli/capture-options.ts';
 import type { OptionShape } from '../cli/getopt.ts';
 import { LINE_MTU, LINE_OPTIONS } from '../cli/lines.ts';
 import { LISTEN_ADDRESS, parseListenAddress } from '../cli/listen-address.ts';
@@ -259,12 +261,19 @@ const ENTRIES: readonly Entry[] = [
     short: 'p',
     value: 'FILE',
     group: 'General',
-    help: 'Write all frames of the interface, in both directions, to a capture file.',
+    help: "Write all frames of the interface, in both directions, to a capture file: as pcapng, with directions, comments and counters, if its name ends with .pcapng, which passt's pasta does not have, else as pcap.",
     set: (d, text) => {
       if (text === '') throw new UsageError('Invalid pcap path: ');
       d.pcap = text;
     },
   },
+  ...CAPTURE_OPTIONS.map(
+    ({ set, help, ...row }): Entry => ({
+      ...{ ...row, ours: true, group: 'General' },
+      help: `${help} passt's pasta does not have this option.`,
+      set: (d, text, written) => named(written, text, () => set(d, text)),
+    }),
+  ),
   {
     name: 'pid',
     short: 'P',

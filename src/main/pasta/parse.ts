@@ -1,5 +1,6 @@
 /** Parses the command line of `pasta`, and checks what depends on several options. */
 
+import { checkCapture } from '../cli/capture-options.ts';
 import { getopt } from '../cli/getopt.ts';
 import { LINE_MTU, parseLineOptions } from '../cli/lines.ts';
 import { IPV4_MIN_MTU, IPV6_MIN_MTU, requireUtf8, UsageError } from '../cli/values.ts';
@@ -90,6 +91,7 @@ function resolveDependencies(draft: Draft, target: PastaTarget): void {
     if (draft.spliceOnly) throw new UsageError(`--${name} is incompatible with --splice-only`);
     if (draft.mtuWritten !== true) draft.mtu = LINE_MTU;
   }
+  checkCapture(draft, false);
   if (draft.spliceOnly) {
     if (!draft.splice) throw new UsageError('--splice-only is incompatible with --no-splice');
     if (draft.fd !== undefined) throw new UsageError('--splice-only is incompatible with --fd');

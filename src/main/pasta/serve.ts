@@ -18,11 +18,12 @@ import { Errno } from '../../sys/constants.ts';
 import { strerrorOf } from '../../sys/error.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
-import type { EngineHandle } from '../../workers/engine.ts';
+import type { CaptureStart, EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan, MulticastPlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { UsageError } from '../cli/values.ts';
+import type { CaptureControl } from '../host/capture-control.ts';
 import type { EgressControl } from '../host/egress-control.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
@@ -78,6 +79,9 @@ export async function servePasta(start: PastaStart): Promise<number> {
   let egress: EgressControl | undefined;
   if (conf.egress.length > 0 || conf.policy !== undefined || conf.apiSocket !== undefined)
     egress = new (await import('../host/egress-control.ts')).EgressControl(conf);
+  let captures: CaptureControl | undefined;
+  if (conf.pcap !== undefined || conf.apiSocket !== undefined)
+    captures = new (await import('../host/capture-control.ts')).CaptureControl(conf);
   await holdOutputs();
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
@@ -89,7 +93,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
     : undefined;
   const metrics = await metricsEndpoint(start);
-  return serve(new Pasta(start, rules, pidFd, sockets, egress, metrics));
+  return serve(new Pasta(start, rules, pidFd, sockets, egress, metrics, captures));
 }
 
 /** @throws UsageError */
@@ -116,6 +120,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   readonly #pidFd: number | undefined;
   /** Absent: there is no egress policy, and none can be set. */
   readonly #egress: EgressControl | undefined;
+  readonly #captures: CaptureControl | undefined;
   /** Path of the namespace to connect; undefined: a new one. */
   readonly #path: string | undefined;
   /** That namespace, if its end is ours; as it was before it is entered. */
@@ -137,6 +142,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     sockets: SharedArrayBuffer | undefined,
     egress: EgressControl | undefined,
     metrics: MetricsEndpoint | undefined,
+    captures: CaptureControl | undefined,
   ) {
     const { conf, target } = start;
     this.#start = start;
@@ -145,6 +151,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.#pidFd = pidFd;
     this.#egress = egress;
     this.metrics = metrics;
+    this.#captures = captures;
     this.#path = targetPath(target);
     if (this.#path !== undefined && conf.netnsQuit) {
       const pid = target.kind === 'pid' ? { pid: target.pid } : {};
@@ -231,6 +238,11 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     });
   }
 
+  openCapture({ network: { addresses, interfaceName } }: PastaTap): CaptureStart | undefined {
+    const { version } = this.#start;
+    return this.#captures?.atStart({ program: 'bucatini pasta', version, addresses, interfaceName });
+  }
+
   configured(notes: readonly string[]): void {
     for (const note of notes) this.log('debug', note);
   }
@@ -242,6 +254,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
 
   engineStarted(engine: EngineHandle): void {
     this.#egress?.started(engine);
+    this.#captures?.started(engine, (text) => this.log('info', text));
     this.#running.resolve(engine);
     this.#forwarder!.start(engine);
   }
@@ -275,6 +288,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         ...(!conf.spliceOnly && { interfaceName }),
         ...{ program: 'bucatini pasta', version, egress: this.#egress, shaping: conf.shaping },
         namespace: ownNamespace(),
+        captures: this.#captures,
       },
       { onError: (error) => this.log('warning', error.message) },
     );

@@ -40,14 +40,17 @@ export interface SignalTarget {
  * Handle the signals from now on.
  * @param target   COMMAND, once it runs
  * @param onEarly  called for a signal that comes before that
+ * @param ours     signals that we handle ourselves, by an option
  */
 export function forwardSignals(
   target: () => SignalTarget | undefined,
   onEarly: (name: NodeJS.Signals) => void,
   terminal: Pick<Terminal, 'inForeground' | 'handOver'>,
+  ours: readonly NodeJS.Signals[] = [],
 ): void {
   const ignored = ignoredSignals();
   for (const name of FORWARDED) {
+    if (ours.includes(name)) continue;
     process.on(name, () => {
       if (ignored.includes(name)) return;
       const to = target();

@@ -179,12 +179,16 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
       this.#egress.started(engine);
     }
     const { ownNamespace } = await import('../api/server.ts');
+    const captures = new (await import('../host/capture-control.ts')).CaptureControl({});
+    const about = { interfaceName: name, program: 'bucatini slirp4netns', version: this.#version() };
+    captures.atStart({ ...about, addresses: this.#plan!.addresses });
+    captures.started(engine, say);
     const api = await listen(this.#conf.apiSocket, {
+      ...{ egress: this.#egress, captures },
       ...(this.#conf.target.kind === 'netns' && { namespace: ownNamespace() }),
-      egress: this.#egress,
       shaping: this.#conf.shaping,
       ...{ engine, ports: portsBeside(engine, []), addresses: this.#plan!.addresses },
-      ...{ interfaceName: name, program: 'bucatini slirp4netns', version: this.#version() },
+      ...about,
     });
     this.#tellReady();
     return api;

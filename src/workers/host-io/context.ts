@@ -7,6 +7,7 @@
 import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
 import type { EnginePlan } from '../engine-plan.ts';
+import type { SocketNames } from '../flow/socket-names.ts';
 import type { LoopbackPath } from '../link/loopback.ts';
 import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
 import type { Notices } from '../thread/notices.ts';
@@ -67,6 +68,8 @@ export interface HostContext {
    * next round.
    */
   markReady(token: number): void;
+  /** While frames are captured: where the addresses of flows' sockets go. */
+  names: SocketNames | null;
   /** Monotonic milliseconds, set once per round. */
   now: number;
   readonly notices: Notices;

@@ -11,6 +11,7 @@ import type { EnginePlan, HostChange, ListenerPlan } from '../engine-plan.ts';
 import { Addressing } from '../flow/addressing.ts';
 import type { FlowOwners } from '../flow/flow-owner.ts';
 import { groupRulesOf } from '../flow/group-rules.ts';
+import { SocketNames } from '../flow/socket-names.ts';
 import { linkFlow, linkOp, linkSlotA, linkSlotB } from '../link/descriptor.ts';
 import type { LoopbackPath } from '../link/loopback.ts';
 import type { ReaderReturns } from '../link/reader-returns.ts';
@@ -125,6 +126,7 @@ export class HostIo implements Stage {
       watch: options.watch,
       unwatch: options.unwatch,
       markReady: (gid) => this.#markReady(gid),
+      names: null,
       now: 0,
       notices: options.notices,
     };
@@ -174,6 +176,15 @@ export class HostIo implements Stage {
    */
   describe(gid: number, rows: Float64Array, at: number): void {
     if (this.#module[gid] === Module.stream) this.#streams.describe(gid, rows, at);
+  }
+
+  /**
+   * Frames are captured from now on, or no longer.
+   * @param names  memory of SocketNames, absent: no longer
+   * @param firstShard  the first one whose sockets the stage has
+   */
+  setCapture(names: SharedArrayBuffer | undefined, firstShard: number): void {
+    this.#ctx.names = names === undefined ? null : new SocketNames(names, firstShard * this.#flows);
   }
 
   /** The host's network has changed. */

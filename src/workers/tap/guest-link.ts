@@ -28,13 +28,14 @@ import { Errno } from '../../sys/constants.ts';
 import { write, writev } from '../../sys/io.ts';
 import { copyBytes, NativeBuffer } from '../../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
+import { lostBy } from '../capture/drop-comment.ts';
+import type { FrameCapture } from '../capture/frame-capture.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
 import type { Lines } from '../shaping/lines.ts';
 import { EgressFrame } from './egress-frame.ts';
 import { FrameRoom } from './frame-room.ts';
 import type { GuestNeighbours } from './guest-neighbours.ts';
 import { Impairment } from './impairment.ts';
-import type { PcapWriter } from './pcap.ts';
 import { WaitingForMac } from './waiting-for-mac.ts';
 
 /** IEEE 802.3 section 3.2.7, without the frame check sequence: what Linux calls ETH_ZLEN. */
@@ -64,7 +65,6 @@ export interface GuestLinkOptions {
   readonly ipv4?: number;
   readonly linkLocal?: Uint32Array;
   readonly impairment?: ImpairmentPlan | undefined;
-  readonly pcap?: PcapWriter | undefined;
   /** Emulated lines to the guest: frames go to them, and not to the TAP. Only without a virtio header. */
   readonly lines?: Lines | undefined;
 }
@@ -89,7 +89,7 @@ export class GuestLink {
   readonly #u8: Uint8Array;
   readonly #counters: Float64Array;
   readonly #impairment: Impairment | null;
-  readonly #pcap: PcapWriter | null;
+  #capture: FrameCapture | null = null;
   readonly #iov = new NativeBuffer((1 + MAX_PIECES) * IOVEC_BYTES);
   readonly #room: FrameRoom | null;
   /** Where frames go: `guestMac`, or what sendTo() has set. */
@@ -133,7 +133,6 @@ export class GuestLink {
     this.#impairment = o.impairment
       ? new Impairment(o.impairment.seed ^ 0x746f, o.impairment.lossToGuest)
       : null;
-    this.#pcap = o.pcap ?? null;
     this.#lines = o.lines ?? null;
     this.#room = o.isSocket ? new FrameRoom(o.tapFd) : null;
   }
@@ -165,7 +164,55 @@ export class GuestLink {
       frontBytes += VNET_BYTES;
       this.#vnetWrite(at, f);
     } else if (f.checksumField >= 0) this.#finishChecksum(f);
-    this.#pcap?.framePieces(ethAt, ETH_BYTES + bytes, this.#iov.u32, IOVEC_WORDS, pieces, moreBytes);
+    if (this.#capture === null) return this.#deliver(f, waits, at, frontBytes, pieces, moreBytes);
+    return this.#captured(this.#capture, f, waits, at, frontBytes, pieces, moreBytes);
+  }
+
+  /** deliver() while frames are captured. */
+  #captured(
+    capture: FrameCapture,
+    f: EgressFrame,
+    waits: boolean,
+    at: number,
+    frontBytes: number,
+    pieces: number,
+    moreBytes: number,
+  ): number {
+    capture.stamp();
+    const lost = this.#counters[Counter.lostToGuest]!;
+    const r = this.#deliver(f, waits, at, frontBytes, pieces, moreBytes);
+    let cause = r < 0 ? lostBy(Counter.tapWriteErrors) : 0;
+    if (this.#counters[Counter.lostToGuest]! > lost) cause = lostBy(Counter.lostToGuest);
+    const { bytes } = f;
+    capture.toGuest(
+      f.at - ETH_BYTES,
+      ETH_BYTES + bytes,
+      this.#iov.u32,
+      IOVEC_WORDS,
+      pieces,
+      moreBytes,
+      cause,
+    );
+    return r;
+  }
+
+  /** Capture frames from now on; null: no more. */
+  setCapture(capture: FrameCapture | null): void {
+    this.#capture = capture;
+  }
+
+  /**
+   * @param at,frontBytes  where the frame begins, with its virtio header, and length of the first piece
+   * @returns as send()
+   */
+  #deliver(
+    f: EgressFrame,
+    waits: boolean,
+    at: number,
+    frontBytes: number,
+    pieces: number,
+    moreBytes: number,
+  ): number {
     if (this.#impairment?.loses()) {
       this.#counters[Counter.lostToGuest]!++;
       return 0;
@@ -180,7 +227,7 @@ export class GuestLink {
       return r;
     }
     this.#counters[Counter.framesToGuest]!++;
-    this.#counters[Counter.bytesToGuest]! += bytes + moreBytes;
+    this.#counters[Counter.bytesToGuest]! += f.bytes + moreBytes;
     return 0;
   }
 

@@ -54,12 +54,14 @@ import { Errno, errnoName } from '../../sys/constants.ts';
 import { read, readv } from '../../sys/io.ts';
 import { copyBytes, NativeBuffer } from '../../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
+import { lostBy } from '../capture/drop-comment.ts';
+import type { FrameCapture } from '../capture/frame-capture.ts';
 import type { TapEnginePlan } from '../engine-plan.ts';
 import { flowHash, type HashKey } from '../flow/flow-hash.ts';
 import { FIRST_LANE, type FlowOwners } from '../flow/flow-owner.ts';
 import { GroupKind, type GroupRules, groupRulesOf } from '../flow/group-rules.ts';
 import { quotedFlow, quotedProtocol } from '../flow/quoted-flow.ts';
-import { descriptorCopy, linkSlotA, linkSlotB } from '../link/descriptor.ts';
+import { descriptorCopy, linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import type { LaneReader } from '../link/lane-reader.ts';
 import { Owner } from '../link/slot-owner.ts';
 import { FrameFlag, frameBucket, frameClearForwarded, frameWrite } from '../link/to-shard.ts';
@@ -70,7 +72,6 @@ import { Notice, type Notices } from '../thread/notices.ts';
 import type { Stage } from '../thread/stage.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
 import { Impairment } from './impairment.ts';
-import type { PcapWriter } from './pcap.ts';
 import { Reassembler } from './reassembly.ts';
 import { WaitingFrames } from './waiting-frames.ts';
 
@@ -144,7 +145,6 @@ export interface TapReaderOptions {
   readonly toShards: readonly RingProducer[];
   /** Slots that come back from each shard and, last, from each host-io stage. */
   readonly freed: readonly RingConsumer[];
-  readonly pcap?: PcapWriter | undefined;
   readonly notices: Notices;
   /** Called with an error text when the TAP cannot be read any more: the engine must end. */
   onFatal(text: string): void;
@@ -159,6 +159,7 @@ export class TapReader implements Stage, LaneReader {
   readonly #words = new Uint32Array(8);
   readonly #upper = new Int32Array(IPV6_OUT_WORDS);
   readonly #impairment: Impairment | null;
+  #capture: FrameCapture | null = null;
   readonly #reassembler: Reassembler;
   readonly #hashKey: HashKey;
   /** Emulated lines of what the guest sends, and the frame that is read from the TAP; null: there are none. */
@@ -220,6 +221,34 @@ export class TapReader implements Stage, LaneReader {
     this.#maxForeign = foreignLimit(options.smallSlots.capacity, options.largeSlots.capacity);
   }
 
+  /**
+   * Capture frames from now on; null: no more. Shards capture those that they get, the reader the others:
+   * fragments, and what it drops.
+   */
+  setCapture(capture: FrameCapture | null): void {
+    this.#capture = capture;
+  }
+
+  /** Capture what was read into the prepared slots, as dropped. @param bytes  with the vnet header */
+  #captureRead(bytes: number, cause: number): void {
+    if (this.#capture === null || bytes < this.#vnetBytes) return;
+    const { pool } = this.#o;
+    const inA = Math.min(bytes, SMALL_SLOT_BYTES) - this.#vnetBytes;
+    const more = bytes - this.#vnetBytes - inA;
+    const moreAt = more > 0 ? pool.slotAt(this.#slotB) : 0;
+    this.#capture.fromGuest(pool.slotAt(this.#slotA) + this.#vnetBytes, inA, moreAt, more, cause);
+  }
+
+  /** Capture a frame that could not be handed over. */
+  #captureLost(slotA: number, slotB: number, frameAt: number, frameBytes: number): void {
+    if (this.#capture === null) return;
+    const { pool } = this.#o;
+    const inA = Math.min(frameBytes, pool.slotBytes(slotA) - frameAt);
+    const moreAt = slotB === NO_SLOT ? 0 : pool.slotAt(slotB);
+    const cause = lostBy(Counter.handOverFull);
+    this.#capture.fromGuest(pool.slotAt(slotA) + frameAt, inA, moreAt, frameBytes - inA, cause);
+  }
+
   /** Only with EnginePlan.shaping. */
   get lines(): Lines | null {
     return this.#lines;
@@ -279,6 +308,7 @@ export class TapReader implements Stage, LaneReader {
         // The kernel cuts off a frame that is longer, and returns the bytes that it copied.
         if (n === SMALL_SLOT_BYTES) {
           this.#o.counters[Counter.tapCutShort]!++;
+          this.#captureRead(n, lostBy(Counter.tapCutShort));
           continue;
         }
       }
@@ -442,30 +472,38 @@ export class TapReader implements Stage, LaneReader {
     counters[Counter.bytesFromGuest]! += bytes;
     if (this.#impairment?.loses()) {
       counters[Counter.lostFromGuest]!++;
-      return;
+      return this.#captureRead(bytes, lostBy(Counter.lostFromGuest));
     }
     const pool = this.#o.pool;
     const u8 = this.#u8;
     const slotAt = pool.slotAt(this.#slotA);
     const ethAt = slotAt + this.#vnetBytes;
     const frameBytes = bytes - this.#vnetBytes;
-    if (frameBytes < ETH_BYTES) return this.#drop(Drop.short);
+    if (frameBytes < ETH_BYTES) {
+      this.#captureRead(bytes, Drop.short);
+      return this.#drop(Drop.short);
+    }
     let gsoType: number = VnetGso.none;
     let needsCsum = 0;
     let gsoSize = 0;
     if (this.#vnetBytes === VNET_BYTES) {
       const bad = vnetCheck(u8, slotAt, frameBytes);
-      if (bad < 0) return this.#drop(bad);
+      if (bad < 0) {
+        this.#captureRead(bytes, bad);
+        return this.#drop(bad);
+      }
       // The ecn bit is dropped: the engine's TCP does not negotiate ECN (RFC 3168 section 6.1).
       gsoType = vnetGsoType(u8, slotAt) & ~VnetGso.ecn;
       if (vnetFlags(u8, slotAt) & VnetFlag.needsCsum) needsCsum = FrameFlag.needsCsum;
       gsoSize = vnetGsoSize(u8, slotAt);
     }
     const inA = Math.min(frameBytes, SMALL_SLOT_BYTES - this.#vnetBytes);
-    this.#o.pcap?.frame(ethAt, inA, pool.slotAt(this.#slotB), frameBytes - inA);
     const hash = this.#hash(ethAt, frameBytes, inA);
     if (needsCsum !== 0 && this.#transport !== vnetCsumStart(u8, slotAt)) {
-      if (!this.#finishInner(slotAt, inA, frameBytes, gsoType)) return this.#drop(Drop.vnetCsum);
+      if (!this.#finishInner(slotAt, inA, frameBytes, gsoType)) {
+        this.#captureRead(bytes, Drop.vnetCsum);
+        return this.#drop(Drop.vnetCsum);
+      }
       needsCsum = 0;
     }
     if (this.#fragment && this.#o.reader === 0)
@@ -504,6 +542,8 @@ export class TapReader implements Stage, LaneReader {
   }
 
   #onFragment(ethAt: number, frameBytes: number, inA: number, slotB: number, now: number): void {
+    const more = slotB === NO_SLOT ? 0 : frameBytes - inA;
+    this.#capture?.fromGuest(ethAt, inA, more > 0 ? this.#o.pool.slotAt(slotB) : 0, more, 0);
     const family = etherType(this.#u8, ethAt) === EtherType.ipv6 ? 6 : 4;
     const r = this.#reassembler;
     const whole = r.push(ethAt + ETH_BYTES, inA - ETH_BYTES, frameBytes - ETH_BYTES, slotB, family, now);
@@ -545,6 +585,7 @@ export class TapReader implements Stage, LaneReader {
           frameWrite(this.#waiting, slotA, slotB, frameAt, frameBytes, hash, offload, gsoSize, bucket);
           return;
         }
+        this.#captureLost(slotA, slotB, frameAt, frameBytes);
         this.#free(slotA);
         this.#free(slotB);
         return;
@@ -652,6 +693,7 @@ export class TapReader implements Stage, LaneReader {
       } else if (now - this.#waitingSince < HAND_OVER_WAIT_MS && this.#isPlenty()) return;
       else {
         counters[Counter.handOverFull]!++;
+        this.#captureLost(slotA, slotB, linkSlotOffset(words, oldest), linkBytes(words, oldest));
         ownership.claim(slotA, Owner.inFlight, Owner.reader);
         ownership.claim(slotB, Owner.inFlight, Owner.reader);
         this.#free(slotA);

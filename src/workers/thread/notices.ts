@@ -16,16 +16,15 @@ export const Notice = {
   descriptorsShort: 5,
   slotsOut: 6,
   slotsBack: 7,
-  pcapLost: 8,
-  queuesFull: 9,
-  connectsGaveWay: 10,
-  groupsFull: 11,
-  groupRate: 12,
-  groupFailed: 13,
-  egressDenied: 14,
+  queuesFull: 8,
+  connectsGaveWay: 9,
+  groupsFull: 10,
+  groupRate: 11,
+  groupFailed: 12,
+  egressDenied: 13,
 } as const;
 export type Notice = (typeof Notice)[keyof typeof Notice];
-export const NOTICES = 15;
+export const NOTICES = 14;
 
 export class Notices {
   readonly #log: Log;

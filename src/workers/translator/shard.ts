@@ -40,6 +40,8 @@ import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { BUCKETS, NEIGHBOUR_WORDS } from '../../ring/layout.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
+import { lostBy } from '../capture/drop-comment.ts';
+import type { FrameCapture } from '../capture/frame-capture.ts';
 import type { EgressPlan, HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { Addressing } from '../flow/addressing.ts';
 import { Egress } from '../flow/egress.ts';
@@ -48,6 +50,7 @@ import { describeEntry, FlowField, type FlowSource } from '../flow/flow-report.t
 import { FlowState } from '../flow/flow-state.ts';
 import { groupRulesOf } from '../flow/group-rules.ts';
 import { ShardFlows } from '../flow/shard-flows.ts';
+import { SocketNames } from '../flow/socket-names.ts';
 import { TimerWheel } from '../flow/timer-wheel.ts';
 import { linkBytes, linkFlow, linkOp, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import type { LaneReader } from '../link/lane-reader.ts';
@@ -74,12 +77,12 @@ import {
 import type { Lines } from '../shaping/lines.ts';
 import { GuestLink } from '../tap/guest-link.ts';
 import { GuestNeighbours } from '../tap/guest-neighbours.ts';
-import type { PcapWriter } from '../tap/pcap.ts';
 import { Notice, type Notices } from '../thread/notices.ts';
 import type { Carried, Stage } from '../thread/stage.ts';
 import { handleArp } from './arp.ts';
 import { chatterKind4, chatterKind6, packetChatter } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS } from './context.ts';
+import { ShardFlowComments } from './flow-comments.ts';
 import { GroupMembership } from './groups.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
@@ -122,7 +125,6 @@ export interface ShardOptions {
   readonly toHost: RingProducer;
   /** The lane's reader; absent: there are no lanes. */
   readonly reader?: LaneReader | undefined;
-  readonly pcap?: PcapWriter | undefined;
   /** Emulated lines to the guest. */
   readonly lines?: Lines | undefined;
   readonly notices: Notices;
@@ -150,6 +152,7 @@ export class Shard implements Stage, FlowSource {
   #macAt = -1;
   /** By reader: a flow of its lane, of which not all parts may be here yet. */
   readonly #moved: readonly FlowState[];
+  #capture: FrameCapture | null = null;
   readonly #packet: Packet = {
     slotA: NO_SLOT,
     slotB: NO_SLOT,
@@ -209,7 +212,6 @@ export class Shard implements Stage, FlowSource {
         ipv4: addressing.gateway[3]!,
         linkLocal: addressing.linkLocal,
         impairment: plan.impairment,
-        pcap: options.pcap,
         lines: options.lines,
       }),
       neighbours,
@@ -226,6 +228,7 @@ export class Shard implements Stage, FlowSource {
       },
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
+        this.#capture?.drop(cause);
       },
       dnsSlots: options.dnsSlots,
       owners: options.owners,
@@ -390,11 +393,51 @@ export class Shard implements Stage, FlowSource {
     for (let i = 0; i < count; i++) {
       const at = ring.at(i);
       const op = linkOp(words, at);
-      if (op === ToShard.frame) this.#onFrame(words, at);
-      else this.#onLaneMessage(op, words, at, moved);
+      if (op === ToShard.frame) {
+        if (this.#capture === null) this.#onFrame(words, at);
+        else this.#captureFrame(this.#capture, words, at);
+      } else this.#onLaneMessage(op, words, at, moved);
     }
     ring.release(count);
     return count;
+  }
+
+  /**
+   * Capture frames from now on.
+   * @param capture  of the thread; null: no more
+   * @param names  memory of SocketNames
+   */
+  setCapture(capture: FrameCapture | null, names?: SharedArrayBuffer): void {
+    this.#capture = capture;
+    const { plan, flows, guest } = this.#ctx;
+    guest.setCapture(capture);
+    if (capture === null || names === undefined) return;
+    const { kind } = plan.threads;
+    capture.comments = new ShardFlowComments({
+      ...{ flows, hashKey: plan.hashKey, tcp: this.#tcp, names: new SocketNames(names, 0) },
+      firstGid: this.#o.shard * plan.pool.flows,
+      where: kind === 'fused' ? '' : `${kind === 'lanes' ? 'lane' : 'shard'} ${this.#o.shard}`,
+    });
+  }
+
+  /** onFrame() while frames are captured: those that stay here, and fragments once they are whole and dropped. */
+  #captureFrame(capture: FrameCapture, words: Uint32Array, at: number): void {
+    const { reader, shard, owners } = this.#o;
+    const offload = frameOffload(words, at);
+    const isOurs = reader === undefined || owners.keeps(shard, frameBucket(words, at));
+    // The reader has captured the fragments.
+    if (!isOurs || offloadIsFragment(offload) || offloadIsReassembled(offload))
+      return this.#onFrame(words, at);
+    const { pool } = this.#ctx;
+    const slotA = linkSlotA(words, at);
+    const slotB = linkSlotB(words, at);
+    const frameAt = linkSlotOffset(words, at);
+    const frameBytes = linkBytes(words, at);
+    const inA = Math.min(frameBytes, pool.slotBytes(slotA) - frameAt);
+    const moreAt = slotB === NO_SLOT ? 0 : pool.slotAt(slotB);
+    capture.open(pool.slotAt(slotA) + frameAt, inA, moreAt, frameBytes - inA);
+    this.#onFrame(words, at);
+    capture.close();
   }
 
   #takeMessages(ring: RingConsumer): number {
@@ -525,8 +568,9 @@ export class Shard implements Stage, FlowSource {
       if (slotsOf === shard && offloadIsForwarded(offload)) reader.cameBack(p.slotA, p.slotB);
       if (!this.#o.owners.keeps(shard, frameBucket(words, at))) {
         frameSetForwarded(words, at);
-        if (!reader.forward(slotsOf, words, at)) packetFree(this.#ctx, p);
-        return;
+        if (reader.forward(slotsOf, words, at)) return;
+        if (this.#capture !== null) this.#captureLost(this.#capture, p, frameAt, frameBytes);
+        return packetFree(this.#ctx, p);
       }
     }
     p.gsoType = offloadGsoType(offload);
@@ -552,6 +596,15 @@ export class Shard implements Stage, FlowSource {
     if (type === EtherType.arp) this.#onArp(ipAt, Math.min(bytes, inA - ETH_BYTES));
     else this.#ctx.drop(type === EtherType.vlan ? Drop.vlan : Drop.ethType);
     packetFree(this.#ctx, p);
+  }
+
+  /** Capture a frame that could not be handed over to its lane. */
+  #captureLost(capture: FrameCapture, p: Packet, frameAt: number, frameBytes: number): void {
+    const { pool } = this.#ctx;
+    const inA = Math.min(frameBytes, pool.slotBytes(p.slotA) - frameAt);
+    const moreAt = p.slotB === NO_SLOT ? 0 : pool.slotAt(p.slotB);
+    const cause = lostBy(Counter.handOverFull);
+    capture.fromGuest(pool.slotAt(p.slotA) + frameAt, inA, moreAt, frameBytes - inA, cause);
   }
 
   #onArp(at: number, bytes: number): void {

@@ -444,6 +444,16 @@ export class TcpTranslator {
     rows[at + FlowField.guestRetransmits] = tcb.retransmits[flow]!;
   }
 
+  /** How many segments were sent to the guest again, time-outs among them. */
+  resent(flow: number): number {
+    return this.#tcb.retransmits[flow]!;
+  }
+
+  /** Smoothed round-trip time to the guest, milliseconds; 0: not measured. */
+  rttMs(flow: number): number {
+    return this.#tcb.srtt[flow]!;
+  }
+
   /** Connections in any state; for tests, as it scans all of them. */
   get count(): number {
     const tcb = this.#tcb;

@@ -710,6 +710,7 @@ export class DatagramSockets implements SocketModule {
     table.setSocket(gid, sid);
     table.noSegment[gid] = 0;
     table.wanted[gid] = DEFAULT_OPTIONS;
+    this.#ctx.names?.note(gid, table.fd.get(sid));
   }
 
   /** Tell the shard that the flow has no socket. @param errno  above zero */

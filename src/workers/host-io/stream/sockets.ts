@@ -187,6 +187,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
     this.#begin(gid, fd);
     this.#table.flags[gid]! |= StreamFlag.open;
     this.#receiver.enablePeekOffset(fd);
+    this.#ctx.names?.note(gid, fd);
     const r = this.#ctx.watch(fd, gid, STREAM_EVENTS);
     if (r < 0) this.fail(gid, -r);
   }
@@ -222,6 +223,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
     sendErrno[gid] = 0;
     this.#receiver.restore(gid, words, at + 2);
     this.#sender.restore(gid, words[at + 1]! >>> REFUSALS_SHIFT);
+    this.#ctx.names?.note(gid, fd);
     // The first events come at once, if there is something to read or room to write.
     const r = this.#ctx.watch(fd, gid, STREAM_EVENTS);
     if (r < 0) this.fail(gid, -r);
@@ -321,6 +323,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
     const us = (this.#ctx.now - this.#connectAtMs[gid]!) * 1000;
     recordHistogram(this.#ctx.counters, Histogram.hostConnect, us);
     this.#endConnecting(gid);
+    this.#ctx.names?.note(gid, this.#table.fd.get(gid));
     openedWrite(this.#ctx.toShard(gid), this.#flowOf(gid));
   }
 
