@@ -12,11 +12,12 @@ import {
   type PlanOptions,
   scalingLanes,
 } from './matrix.ts';
-import type { PeerKind } from './result.ts';
+import { parseRequirement, type Requirement } from './report/gate.ts';
+import { METRIC_NAMES, type PeerKind } from './result.ts';
 
 /** A file to write the result to. */
 export interface Output {
-  readonly flag: '--json' | '--html';
+  readonly flag: '--json' | '--html' | '--csv';
   readonly file: string;
 }
 
@@ -43,6 +44,11 @@ export interface Options extends PlanOptions {
   readonly line: Line | null;
   readonly showPlan: boolean;
   readonly soakMinutes: number | null;
+  /** Results to compare; without `now` the old one with what is measured. null: no comparison. */
+  readonly compare: { readonly old: string; readonly now: string | null } | null;
+  /** Status 3 when a target or a requirement is missed, or a figure got worse. */
+  readonly check: boolean;
+  readonly requirements: readonly Requirement[];
 }
 
 /** An error in the command line or a missing prerequisite, in one sentence for the user. */
@@ -76,6 +82,21 @@ const TABLE: readonly Row[] = [
     value: 'MINUTES',
     help: 'mixed load on bucatini for so long (10); memory and descriptors every 10 s, and a verdict (4 at least)',
   },
+  {
+    flag: 'compare',
+    value: 'OLD.json',
+    help: 'compare with an earlier result: this run, or NEW.json where it is named behind, and then nothing is measured',
+  },
+  {
+    flag: 'check',
+    value: null,
+    help: 'status 3 when a target is missed; with --compare: when a figure is worse beyond its spread, or a target no longer reached',
+  },
+  {
+    flag: 'require',
+    value: 'CELL:METRIC>=N',
+    help: "status 3 unless bucatini's median is so, e.g. tcp-1-up-65520:mbit>=10000, rr-64-65520:p95Us<=150; may be repeated",
+  },
   { flag: 'peers', value: 'A,B', help: `whom to measure (${DEFAULT_PEERS}); see below` },
   { flag: 'mtu', value: 'N,N', help: `MTUs of the TAP (${BOTH_MTUS.join()}); the veth beneath has 1500` },
   { flag: 'rounds', value: 'N', help: "times through all peers (the matrix's: 3, or 1 with --quick)" },
@@ -96,9 +117,18 @@ const TABLE: readonly Row[] = [
     help: 'on a shared machine: wait until it is 90 % idle before each, S s at most (0)',
   },
   { flag: 'json', value: 'FILE', help: 'write the result there: every single measurement' },
-  { flag: 'html', value: 'FILE', help: 'write the report there, with plots; one file that needs no network' },
+  {
+    flag: 'html',
+    value: 'FILE',
+    help: 'write the report there, with charts; one file that needs no network',
+  },
+  { flag: 'csv', value: 'FILE', help: 'write every single figure there, a line each' },
   { flag: 'help', value: null, help: 'this text' },
 ];
+
+/** Name under which the harness was started: `bucatini bench` starts what the build makes of it. */
+export const programName = (): string =>
+  import.meta.url.endsWith('.ts') ? 'scripts/iperf-harness.sh' : 'bucatini bench';
 
 export function helpText(): string {
   const left = TABLE.map((row) => `  --${row.flag}${row.value === null ? '' : ` ${row.value}`}`);
@@ -111,7 +141,8 @@ export function helpText(): string {
   });
   const workloads = [...new Set(matrix({ mtus: BOTH_MTUS }).map((cell) => cell.workload))];
   return [
-    'usage: scripts/iperf-harness.sh [OPTION...]',
+    `usage: ${programName()} [OPTION...]`,
+    `       ${programName()} --compare OLD.json NEW.json [--check] [--html FILE] [--json FILE]`,
     '',
     'Measures bucatini beside pasta, slirp4netns and a bare veth, in turn (A B C, C B A, ...), in namespaces of its own, and',
     'prints a Markdown report: medians, spread, ratios to direct and to the best peer, and which targets were reached.',
@@ -160,6 +191,10 @@ const BUILT_IN: Readonly<Record<string, Omit<PeerSpec, 'name' | 'path'>>> = {
   slirp4netns: { kind: 'slirp4netns', threads: '' },
 };
 
+/** Whether a peer's name stands for a tool by itself, without a file. */
+export const isBuiltIn = (name: string): boolean =>
+  Object.hasOwn(BUILT_IN, name) || /^bucatini-lanes-\d+$/.test(name);
+
 function peerSpec(text: string): PeerSpec {
   const at = text.indexOf('=');
   if (at < 0) {
@@ -199,6 +234,43 @@ export function peerList(text: string): PeerSpec[] {
 const scalingPeers = (cores: number): string =>
   ['direct', ...scalingLanes(cores).map((lanes) => `bucatini-lanes-${lanes}`)].join();
 
+type Values = Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>;
+/** What may stand beside two results to compare. */
+const BESIDE_COMPARE = ['compare', 'check', 'require', 'html', 'json', 'help'];
+
+function compareOption(old: string | null, operands: readonly string[], values: Values): Options['compare'] {
+  const [now = null, extra] = operands;
+  if (old === null && now !== null)
+    throw new UsageError(`${now}: unexpected argument (--help lists the options)`);
+  if (extra !== undefined) throw new UsageError(`--compare: want one or two files, ${extra} is a third`);
+  if (old === null) return null;
+  if (old === '' || now === '') throw new UsageError('--compare: want the name of a file');
+  const other = Object.keys(values).find((flag) => !BESIDE_COMPARE.includes(flag));
+  if (now !== null && other !== undefined)
+    throw new UsageError(`--compare with two files measures nothing: leave out --${other}`);
+  if (values.soak !== undefined || values.plan !== undefined)
+    throw new UsageError(`--compare and --${values.soak !== undefined ? 'soak' : 'plan'}: one of the two`);
+  return { old, now };
+}
+
+/** @throws UsageError naming the requirement */
+export function requirementList(value: Values[string]): Requirement[] {
+  const known = matrix({ mtus: BOTH_MTUS });
+  return (Array.isArray(value) ? value : []).map((each) => {
+    const requirement = parseRequirement(`${each}`);
+    if (requirement === null)
+      throw new UsageError(
+        `--require ${each}: want CELL:METRIC>=NUMBER or <=, e.g. tcp-1-up-65520:mbit>=10000; metrics: ${METRIC_NAMES.join(' ')}`,
+      );
+    if (
+      /-\d+$/.test(requirement.cell) &&
+      known.some(({ workload }) => requirement.cell.startsWith(`${workload}-`))
+    )
+      return requirement;
+    throw new UsageError(`--require ${each}: no cell '${requirement.cell}' (--plan lists them)`);
+  });
+}
+
 /**
  * Parse the command line.
  * @param cores  number of processors, for `--scaling`
@@ -206,15 +278,22 @@ const scalingPeers = (cores: number): string =>
  * @throws UsageError naming the option and its values
  */
 export function parseOptions(argv: readonly string[], cores = availableParallelism()): Options | null {
-  const spec: Record<string, { type: 'string' | 'boolean' }> = {};
-  for (const row of TABLE) spec[row.flag] = { type: row.value === null ? 'boolean' : 'string' };
+  const spec: Record<string, { type: 'string' | 'boolean'; multiple?: boolean }> = {};
+  for (const row of TABLE)
+    spec[row.flag] = { type: row.value === null ? 'boolean' : 'string', multiple: row.flag === 'require' };
   // `--soak` may have no value.
   const args = argv.map((arg, i) =>
     arg === '--soak' && !/^\d/.test(argv[i + 1] ?? '') ? `--soak=${DEFAULT_SOAK_MINUTES}` : arg,
   );
-  let values: Record<string, string | boolean | undefined>;
+  let values: Record<string, string | boolean | (string | boolean)[] | undefined>;
+  let operands: string[];
   try {
-    ({ values } = parseArgs({ args, options: spec, strict: true, allowPositionals: false }));
+    ({ values, positionals: operands } = parseArgs({
+      args,
+      options: spec,
+      strict: true,
+      allowPositionals: true,
+    }));
   } catch (error) {
     throw new UsageError(`${error instanceof Error ? error.message : error} (--help lists the options)`);
   }
@@ -227,6 +306,7 @@ export function parseOptions(argv: readonly string[], cores = availableParalleli
     const value = text(flag);
     return value === null ? null : read(value);
   };
+  const compare = compareOption(text('compare'), operands, values);
   if (values.quick === true && values.full === true)
     throw new UsageError('--quick and --full: one of the two');
   const isScaling = values.scaling === true;
@@ -243,13 +323,16 @@ export function parseOptions(argv: readonly string[], cores = availableParalleli
   const cells = matrix({ mtus, line: ownLine, scalingCores });
   const unknown = only?.find((o) => !cells.some((cell) => matches(cell.id, o)));
   if (unknown !== undefined) throw new UsageError(`--only: no cell '${unknown}' (--plan lists them)`);
-  const outputs = (['json', 'html'] as const).flatMap((flag): Output[] => {
+  const outputs = (['json', 'html', 'csv'] as const).flatMap((flag): Output[] => {
     const file = text(flag);
     if (file === '') throw new UsageError(`--${flag}: want the name of a file`);
     return file === null ? [] : [{ flag: `--${flag}`, file }];
   });
-  if (outputs.length === 2 && outputs[0]?.file === outputs[1]?.file)
-    throw new UsageError(`--json and --html: ${outputs[0]?.file} is one file for both`);
+  outputs.forEach(({ flag, file }, i) => {
+    const same = outputs.slice(0, i).find((other) => other.file === file);
+    if (same) throw new UsageError(`${same.flag} and ${flag}: ${file} is one file for both`);
+  });
+  const requirements = requirementList(values.require);
   return {
     mode: isScaling ? 'scaling' : values.quick === true ? 'quick' : 'full',
     scalingCores,
@@ -264,5 +347,8 @@ export function parseOptions(argv: readonly string[], cores = availableParalleli
     line: ownLine,
     showPlan: values.plan === true,
     soakMinutes: given('soak', (value) => whole('soak', value, 1, 24 * 60)),
+    compare,
+    check: values.check === true || requirements.length > 0,
+    requirements,
   };
 }
