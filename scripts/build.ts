@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
+import { PROGRAMS } from '../perf/harness/programs.ts';
 import { buildBun } from './build-bun.ts';
 import { bundleEntries, bundleRoles } from './bundle-roles.ts';
 
@@ -111,6 +112,29 @@ for (const { module: entry, kind, name } of entries) {
 for (const made of readdirSync(out))
   if (!['bundled', 'texts'].includes(made)) rmSync(`${out}/${made}`, { recursive: true });
 renameSync(bundled, `${out}/main`);
+
+// The harness of perf/ for `bucatini bench`: a program of its own, on Node, with a file for each of its processes.
+const bench = await rolldown({
+  input: Object.fromEntries(
+    Object.entries(PROGRAMS).map(([name, source]) => [name, `${root}perf/${source}.ts`]),
+  ),
+  external: (id) => !/^[./#]/.test(id),
+  resolve: {
+    alias: Object.fromEntries(
+      Object.keys(runtimeAlias).map((name) => [name, `${root}src/runtime/node/${name.slice(9)}.ts`]),
+    ),
+  },
+  platform: 'node',
+  checks: { ineffectiveDynamicImport: false },
+});
+await bench.write({
+  dir: `${out}/bench`,
+  format: 'esm',
+  entryFileNames: '[name].js',
+  chunkFileNames: 'shared-[name].js',
+  comments: false,
+});
+await bench.close();
 
 const noBun = buildBun(root, `${out}/bun`, entries);
 if (noBun !== undefined) console.error(`No executable with Bun: ${noBun}.`);

@@ -3,15 +3,15 @@
  * processes, report.
  */
 import { Socket } from 'node:net';
-import { fileURLToPath } from 'node:url';
 import { compared, readResult } from './comparing.ts';
 import { describeMachine } from './machine.ts';
 import { plan, planText } from './matrix.ts';
 import { type Log, measureAll, startGuest } from './measuring.ts';
-import { type Options, parseOptions, UsageError } from './options.ts';
+import { type Options, ownName, parseOptions, UsageError } from './options.ts';
 import { writeOutput } from './outputs.ts';
 import { ageNote, makePeers, type Peer } from './peers.ts';
 import { stopAll } from './processes.ts';
+import { packageDirectory } from './programs.ts';
 import { say } from './progress.ts';
 import { csv } from './report/csv.ts';
 import { CHECK_FAILED, checkFailures } from './report/gate.ts';
@@ -27,7 +27,6 @@ import { buildWorld } from './world.ts';
  */
 export const LIFELINE_FD = 3;
 
-const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url));
 const SIGNAL_STATUS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 const SOAK_MTU = 65520;
 const SCALING_NOTE =
@@ -77,7 +76,7 @@ function optionRecord(options: Options): Result['options'] {
 function withoutPaths(text: string, options: Options): string {
   return options.peers
     .reduce((so, { name, path }) => (path === null ? so : so.replaceAll(path, name)), text)
-    .replaceAll(REPOSITORY, '');
+    .replaceAll(packageDirectory, '');
 }
 
 export async function inside(argv: readonly string[]): Promise<number> {
@@ -121,7 +120,7 @@ export async function inside(argv: readonly string[]): Promise<number> {
       if (!soaked.passed) status ||= CHECK_FAILED;
     }
   } catch (error) {
-    say(`iperf-harness: ${error instanceof Error ? error.message : error}`);
+    say(`${ownName()}: ${error instanceof Error ? error.message : error}`);
     log.notes.push(`ended by an error: ${error instanceof Error ? error.message : error}`);
     status ||= 1;
   }

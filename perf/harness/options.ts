@@ -3,6 +3,8 @@
  */
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
+import { BENCH_OPTIONS, DEFAULT_PEERS } from '../../src/main/bucatini/bench-options.ts';
+import type { OptionSpec } from '../../src/main/bucatini/options.ts';
 import {
   BOTH_MTUS,
   type Line,
@@ -12,6 +14,7 @@ import {
   type PlanOptions,
   scalingLanes,
 } from './matrix.ts';
+import { isBuilt } from './programs.ts';
 import { parseRequirement, type Requirement } from './report/gate.ts';
 import { METRIC_NAMES, type PeerKind } from './result.ts';
 
@@ -54,84 +57,20 @@ export interface Options extends PlanOptions {
 /** An error in the command line or a missing prerequisite, in one sentence for the user. */
 export class UsageError extends Error {}
 
-interface Row {
-  readonly flag: string;
-  readonly value: string | null;
-  readonly help: string;
-}
+type Row = Pick<OptionSpec, 'name' | 'value' | 'help' | 'repeatable'>;
 
-const DEFAULT_PEERS = 'direct,bucatini,pasta,slirp4netns';
 const DEFAULT_SOAK_MINUTES = 10;
 
-const TABLE: readonly Row[] = [
-  { flag: 'quick', value: null, help: 'one round of the most telling cells, below 5 minutes' },
-  { flag: 'full', value: null, help: 'the whole matrix, below 45 minutes (the default)' },
-  {
-    flag: 'only',
-    value: 'CELL,CELL',
-    help: 'these cells of the matrix, by id or its beginning, e.g. tcp-1,udp-1400-500,line',
-  },
-  {
-    flag: 'scaling',
-    value: null,
-    help: 'bucatini with 1, 2, 4 ... lanes, as many as processors (8 at most), and direct: 1, 4, 16 and 64 streams, MTU 65520',
-  },
-  { flag: 'plan', value: null, help: 'print what would be measured and how long it takes, and end' },
-  {
-    flag: 'soak',
-    value: 'MINUTES',
-    help: 'mixed load on bucatini for so long (10); memory and descriptors every 10 s, and a verdict (4 at least)',
-  },
-  {
-    flag: 'compare',
-    value: 'OLD.json',
-    help: 'compare with an earlier result: this run, or NEW.json where it is named behind, and then nothing is measured',
-  },
-  {
-    flag: 'check',
-    value: null,
-    help: 'status 3 when a target is missed; with --compare: when a figure is worse beyond its spread, or a target no longer reached',
-  },
-  {
-    flag: 'require',
-    value: 'CELL:METRIC>=N',
-    help: "status 3 unless bucatini's median is so, e.g. tcp-1-up-65520:mbit>=10000, rr-64-65520:p95Us<=150; may be repeated",
-  },
-  { flag: 'peers', value: 'A,B', help: `whom to measure (${DEFAULT_PEERS}); see below` },
-  { flag: 'mtu', value: 'N,N', help: `MTUs of the TAP (${BOTH_MTUS.join()}); the veth beneath has 1500` },
-  { flag: 'rounds', value: 'N', help: "times through all peers (the matrix's: 3, or 1 with --quick)" },
-  { flag: 'seconds', value: 'N', help: "length of each measurement (the matrix's: 1 to 3)" },
-  {
-    flag: 'wan',
-    value: 'DELAY_MS,RATE_MBIT,QUEUE_KIB,LOSS',
-    help: 'this line in the `line` cells instead of the two of the matrix, e.g. 10,500,2048,0 (delay each way; loss in per cent)',
-  },
-  {
-    flag: 'tcp-wmem',
-    value: 'MIN,DEFAULT,MAX',
-    help: "send buffers of the host namespace, e.g. 4096,4194304,16777216 (the kernel's; pasta's uploads like more)",
-  },
-  {
-    flag: 'idle',
-    value: 'S',
-    help: 'on a shared machine: wait until it is 90 % idle before each, S s at most (0)',
-  },
-  { flag: 'json', value: 'FILE', help: 'write the result there: every single measurement' },
-  {
-    flag: 'html',
-    value: 'FILE',
-    help: 'write the report there, with charts; one file that needs no network',
-  },
-  { flag: 'csv', value: 'FILE', help: 'write every single figure there, a line each' },
-  { flag: 'help', value: null, help: 'this text' },
-];
+const TABLE: readonly Row[] = [...BENCH_OPTIONS, { name: 'help', help: 'Print this text.' }];
 
-/** Name under which the harness was started: `bucatini bench` starts what the build makes of it. */
-export const programName = (): string =>
-  import.meta.url.endsWith('.ts') ? 'scripts/iperf-harness.sh' : 'bucatini bench';
+/** Own name, in front of messages. */
+export const ownName = (): string => (isBuilt ? 'bucatini bench' : 'iperf-harness');
+
+/** The command that started the harness. */
+export const programName = (): string => (isBuilt ? 'bucatini bench' : 'scripts/iperf-harness.sh');
 
 export function helpText(): string {
-  const left = TABLE.map((row) => `  --${row.flag}${row.value === null ? '' : ` ${row.value}`}`);
+  const left = TABLE.map((row) => `  --${row.name}${row.value === undefined ? '' : ` ${row.value}`}`);
   const width = Math.max(...left.filter((l) => l.length < 24).map((l) => l.length));
   const rows = TABLE.map((row, i) => {
     const head = left[i] ?? '';
@@ -280,7 +219,10 @@ export function requirementList(value: Values[string]): Requirement[] {
 export function parseOptions(argv: readonly string[], cores = availableParallelism()): Options | null {
   const spec: Record<string, { type: 'string' | 'boolean'; multiple?: boolean }> = {};
   for (const row of TABLE)
-    spec[row.flag] = { type: row.value === null ? 'boolean' : 'string', multiple: row.flag === 'require' };
+    spec[row.name] = {
+      type: row.value === undefined ? 'boolean' : 'string',
+      multiple: row.repeatable === true,
+    };
   // `--soak` may have no value.
   const args = argv.map((arg, i) =>
     arg === '--soak' && !/^\d/.test(argv[i + 1] ?? '') ? `--soak=${DEFAULT_SOAK_MINUTES}` : arg,

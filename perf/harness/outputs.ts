@@ -6,7 +6,7 @@
 import { closeSync, constants, existsSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { type Output, UsageError } from './options.ts';
+import { type Output, ownName, UsageError } from './options.ts';
 import { say } from './progress.ts';
 
 const REASONS: Readonly<Record<string, string>> = {
@@ -72,7 +72,7 @@ export function writeOutput({ flag, file }: Output, text: string): boolean {
     return true;
   } catch (error) {
     const instead = join(tmpdir(), `harness-${process.pid}-${basename(file)}`);
-    const failed = `iperf-harness: ${flag} ${file}: ${reasonText(error)}`;
+    const failed = `${ownName()}: ${flag} ${file}: ${reasonText(error)}`;
     try {
       writeFileSync(instead, text, { flag: 'wx' });
       say(`${failed}; written to ${instead}`);

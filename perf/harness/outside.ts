@@ -8,6 +8,7 @@ import { LIFELINE_FD } from './inside.ts';
 import { helpText, type Options, parseOptions, UsageError } from './options.ts';
 import { removeEmpty, tryOutputs, writeOutput } from './outputs.ts';
 import { run } from './processes.ts';
+import { isBuilt } from './programs.ts';
 import { say } from './progress.ts';
 import { CHECK_FAILED, checkFailures } from './report/gate.ts';
 import type { Result } from './result.ts';
@@ -48,7 +49,9 @@ export async function outside(main: string, argv: readonly string[]): Promise<nu
   }
   for (const [program, name] of NEEDED)
     if ((await run([program, '-V'])).status === null && (await run([program, '--version'])).status === null)
-      throw new UsageError(`${program} is missing: apt-get install ${name} (or scripts/setup.sh perf)`);
+      throw new UsageError(
+        `${program} is missing: apt-get install ${name}${isBuilt ? '' : ' (or scripts/setup.sh perf)'}`,
+      );
   const forbidden = await namespacesForbidden();
   if (forbidden !== null) throw new UsageError(forbidden);
   const made = options.showPlan ? [] : tryOutputs(options.outputs);

@@ -11,6 +11,7 @@ import { csv } from '../../perf/harness/report/csv.ts';
 import { checkFailures, parseRequirement } from '../../perf/harness/report/gate.ts';
 import { summarize } from '../../perf/harness/report/statistics.ts';
 import { type Measurement, type Metric, type Result, SCHEMA } from '../../perf/harness/result.ts';
+import { describeE2e } from '../support/require.ts';
 
 const UP = 'tcp-1-up-65520';
 const RR = 'rr-64-65520';
@@ -239,7 +240,7 @@ it('CSV: a line for each figure and for each failed round; commas and quotes are
   );
 });
 
-describe('command lines', () => {
+describeE2e('command lines', [], () => {
   const directory = mkdtempSync(join(tmpdir(), 'compare-'));
   afterAll(() => rmSync(directory, { recursive: true }));
   const [old, now, page] = ['old.json', 'new.json', 'page.html'].map((name) => join(directory, name));
@@ -260,6 +261,18 @@ describe('command lines', () => {
     expect(checked.status).toBe(3);
     expect(checked.stderr).toContain('check: worse beyond the spread: bucatini');
     expect(run(script, '--compare', old!, old!, '--check').status).toBe(0);
+  });
+
+  const launcher = file('bin/bucatini');
+  const bench = (...args: string[]) => spawnSync(launcher, ['bench', ...args], { encoding: 'utf8' });
+
+  it('bucatini bench: the same from the bundle, whatever the runtime of the engines', () => {
+    const text = run('perf/render.ts', '--compare', old!, now!).stdout;
+    expect(bench('--compare', old!, now!)).toMatchObject({ status: 0, stderr: '', stdout: text });
+    expect(bench('--compare', old!, now!, '--check').status).toBe(3);
+    const wrong = bench('--rounds', 'many');
+    expect(wrong).toMatchObject({ status: 2, stdout: '' });
+    expect(wrong.stderr).toMatch(/^bucatini bench: --rounds many[^\n]*\n$/);
   });
 
   it('a file that is missing or broken: one line, before anything is measured', () => {

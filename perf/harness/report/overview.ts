@@ -2,7 +2,7 @@
  * The most important figures for a reader of the README, as rows for docs/comparison.md and as the chart
  * docs/comparison.svg: throughput, connections, small requests, start; good and bad results. Pure.
  */
-import { METRICS, type PeerInfo, type PeerKind, type Result } from '../result.ts';
+import { METRICS, type PeerInfo, type Result } from '../result.ts';
 import { peerColours } from './palette.ts';
 import { Figures } from './statistics.ts';
 import { svgFile } from './svg.ts';
@@ -26,18 +26,26 @@ export interface SummaryRow {
   readonly title: string;
   /** Unit, with "less is better" where that is so. */
   readonly unit: string;
-  readonly bars: readonly { readonly kind: PeerKind; readonly value: number | null; readonly text: string }[];
+  readonly bars: readonly { readonly tool: string; readonly value: number | null; readonly text: string }[];
   readonly direct: string | null;
   /** bucatini against the best stock tool, as "6.1 × better"; null: one of the two has no figure. */
   readonly verdict: string | null;
   readonly isBetter: boolean | null;
 }
 
-/** bucatini with default options, then the newest build of each stock tool, which is the one named last. */
+/**
+ * bucatini with default options, then the newest build of each stock tool, which is the one named last. Without
+ * stock tools all builds and plans of bucatini.
+ */
 export function toolsOf(figures: Figures): PeerInfo[] {
+  if (figures.stock.length === 0) return figures.result.peers.filter(({ kind }) => kind === 'bucatini');
   const newest = (kind: PeerInfo['kind']) => figures.stock.findLast((peer) => peer.kind === kind);
   return [figures.ours, newest('pasta'), newest('slirp4netns')].flatMap((peer) => peer ?? []);
 }
+
+/** Stock tools stand for their kind, whatever the build is called. */
+const labelsOf = (figures: Figures): string[] =>
+  toolsOf(figures).map(({ kind, name }) => (figures.stock.length === 0 ? name : kind));
 
 /** Figures within this share of each other are called equal: no harness run tells them apart. */
 const EQUAL = 0.05;
@@ -70,9 +78,10 @@ export function summaryRows(figures: Figures): SummaryRow[] {
     const unit = figures.unit([cell], metric);
     const { better } = METRICS[metric];
     const text = (value: number | null): string => (value === null ? 'failed' : unit.text(value));
-    const bars = toolsOf(figures).map(({ kind, name }) => {
+    const labels = labelsOf(figures);
+    const bars = toolsOf(figures).map(({ name }, i) => {
       const value = figures.median(cell, name, metric);
-      return { kind, value, text: text(value) };
+      return { tool: labels[i] ?? name, value, text: text(value) };
     });
     const ours = figures.ours === null ? null : figures.median(cell, figures.ours.name, metric);
     const direct = figures.directMedian(cell, metric);
@@ -101,7 +110,7 @@ export function overviewTable(result: Result): Table | null {
     head: [
       'what',
       'unit',
-      ...toolsOf(figures).map(({ kind }) => kind),
+      ...labelsOf(figures),
       ...(hasVerdict ? ['bucatini is'] : []),
       ...(hasDirect ? ['no tool'] : []),
     ],
@@ -122,8 +131,8 @@ export function overviewSvg(result: Result): string {
   const groups = summaryRows(figures).map(({ title, unit, bars }) => ({
     title,
     unit,
-    bars: bars.map(({ kind, value, text }, i) => ({
-      name: kind,
+    bars: bars.map(({ tool, value, text }, i) => ({
+      name: tool,
       classes: `p${i}`,
       value,
       ...{ low: value ?? 0, high: value ?? 0 },

@@ -11,6 +11,7 @@ export const COMMAND_NAMES = [
   'policy',
   'switch-over',
   'switch-back',
+  'bench',
   'bug-report',
 ] as const;
 export type CommandName = (typeof COMMAND_NAMES)[number];

@@ -97,7 +97,7 @@ export interface OptionSpec {
   readonly short?: string;
   /** Syntax of the value, for help. Absent: the option is a flag. */
   readonly value?: string;
-  readonly group: 'Addresses' | 'Connections' | 'Line' | 'Engine' | 'Diagnosis' | 'General';
+  readonly group: 'Addresses' | 'Connections' | 'Line' | 'Engine' | 'Diagnosis' | 'Measurement' | 'General';
   readonly help: string;
   /** The default in words, for help. */
   readonly default?: string;
