@@ -10,12 +10,14 @@ import { parseArgs } from 'node:util';
 import { compared, readResult } from './harness/comparing.ts';
 import { requirementList } from './harness/options.ts';
 import { comparison, newestReport } from './harness/report/comparison.ts';
+import { withGains } from './harness/report/gains.ts';
 import { CHECK_FAILED, checkFailures } from './harness/report/gate.ts';
 import { html } from './harness/report/html.ts';
 import { markdown } from './harness/report/markdown.ts';
 import { parseResult } from './harness/result.ts';
 
 const perf = fileURLToPath(new URL('.', import.meta.url));
+const readme = fileURLToPath(new URL('../README.md', import.meta.url));
 const docs = fileURLToPath(new URL('../docs/', import.meta.url));
 
 const keptReports = (): readonly string[] =>
@@ -23,7 +25,7 @@ const keptReports = (): readonly string[] =>
 
 const USAGE = `usage: npm run report -- [OPTION...] [FILE.json...]  write FILE.md and FILE.html beside each; none named: those in perf/
        npm run report -- --compare OLD.json NEW.json [--html FILE] [--json FILE]
-       npm run comparison                            write docs/comparison.md and its charts from the newest full report in perf/
+       npm run comparison                            write docs/comparison.md, its charts and the README's figures from the newest full report in perf/
 
   --compare    print what is better and worse in NEW.json, beyond the spread of the rounds
   --check      status 3 when a target is missed; with --compare: when a figure is worse or a target no longer reached
@@ -75,7 +77,8 @@ function renderComparisonPage(): void {
   if (newest === null) throw new Error('perf/ has no report yet: scripts/iperf-harness.sh --json FILE');
   const files = comparison(newest.result, newest.name);
   for (const { name, text } of files) writeFileSync(`${docs}${name}`, text);
-  console.log(`docs/ ${files.map(({ name }) => name).join(' ')}: from perf/${newest.name}`);
+  writeFileSync(readme, withGains(readFileSync(readme, 'utf8'), newest.result));
+  console.log(`README.md, docs/ ${files.map(({ name }) => name).join(' ')}: from perf/${newest.name}`);
 }
 
 const { values, positionals } = commandLine();

@@ -1,5 +1,6 @@
-// Build dist/: compile src/ to JavaScript, bundle it for Node, write the texts that the launchers print
-// without starting a runtime, build the executable with Bun (build-bun.ts), and fill Node's code cache.
+// Build dist/: compile src/ to JavaScript, bundle it for Node, bundle the harness of perf/ for `bucatini
+// bench`, write the texts that the launchers print without starting a runtime, build the executable with Bun
+// (build-bun.ts), and fill Node's code cache.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,

@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { matrix } from '../../perf/harness/matrix.ts';
 import { parseOptions } from '../../perf/harness/options.ts';
@@ -6,6 +7,7 @@ import { chapters } from '../../perf/harness/report/chapters.ts';
 import { repeatArguments } from '../../perf/harness/report/command.ts';
 import { comparison, newestReport } from '../../perf/harness/report/comparison.ts';
 import { percentilePlot, scalingPlots } from '../../perf/harness/report/curves.ts';
+import { gainsText } from '../../perf/harness/report/gains.ts';
 import { html } from '../../perf/harness/report/html.ts';
 import { markdown } from '../../perf/harness/report/markdown.ts';
 import { overviewSvg, overviewTable } from '../../perf/harness/report/overview.ts';
@@ -804,6 +806,34 @@ describe('rendering', () => {
     expect(widths[1]).toBe(1);
     expect(widths[2]! / widths[0]!).toBeCloseTo(0.5, 2);
     expect(text).toContain('>failed<');
+  });
+
+  it('README: three bullets with factors, date and versions; the kept ones are those of the newest report', () => {
+    const few = gainsText(RESULT);
+    expect(few).toContain('Measured on 2026-01-02 with bucatini 1 (commit abc, on Node) on 2 processors.');
+    const cells = ['tcp-1-up-65520', 'tcp-1-down-65520', 'connect-out-65520', 'flows-10000-65520'];
+    const measurements = cells.flatMap((cell) => [
+      one(cell, 'bucatini', { mbit: 20_000, perSecond: 10_000 }),
+      one(cell, 'pasta', { mbit: 5000, perSecond: 4000, flows: 5400 }),
+      one(cell, 'slirp4netns', {}, 1, 'refused'),
+    ]);
+    expect(
+      gainsText({ ...RESULT, measurements })
+        .split('\n')
+        .slice(0, 3),
+    ).toEqual([
+      '- **Throughput:** one TCP stream uploads 20.0 Gbit/s (4.0 times as much) and downloads 20.0 Gbit/s (4.0 times).',
+      '- **Connections:** 10,000 new ones per second, 2.5 times as many.',
+      '- **Many connections:** beside 10,000 idle ones a busy stream uploads 20.0 Gbit/s (pasta 5.00 Gbit/s, and only 5,400 could be opened; slirp4netns failed: refused).',
+    ]);
+    const read = (name: string) => readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8');
+    const reports = readdirSync(new URL('../../perf/', import.meta.url))
+      .filter((name) => /^\d{4}-\d{2}-\d{2}-.*\.json$/.test(name))
+      .map((name) => ({ name, result: parseResult(read(`perf/${name}`), name) }));
+    const newest = newestReport(reports);
+    if (newest === null) throw new Error('perf/ has no report');
+    expect(read('README.md'), 'npm run comparison').toContain(gainsText(newest.result));
+    expect(read('docs/comparison.md'), 'npm run comparison').toContain(`perf/${newest.name}`);
   });
 
   it('newest report: a full one has precedence over a later quick one; a soak never counts', () => {

@@ -4,7 +4,7 @@ import { type Chart, chapters, summaryChart } from './chapters.ts';
 import { repeatCommands } from './command.ts';
 import { percentilePlot } from './curves.ts';
 import { markdownTable } from './markdown.ts';
-import { overviewSvg, overviewTable } from './overview.ts';
+import { overviewSvg, overviewTable, versionText } from './overview.ts';
 import { peerColours } from './palette.ts';
 import { ratio } from './statistics.ts';
 import { chartForSvg, plotFile, svgFile } from './svg.ts';
@@ -12,6 +12,10 @@ import { Figures, HOW_TO_READ, machineText, peerTable, targetSummary, targetTabl
 
 /** The cell whose percentiles are drawn. */
 const CURVE_CELL = 'rr-64-65520';
+/** What readers of pasta's figures have to know; perf/notes.md has the measurement. */
+const DEFAULT_BUFFERS =
+  "The host's send buffers are the kernel's defaults, with which uploads of pasta stall. With larger ones (`--tcp-wmem 4096,4194304,16777216`), on a busy machine on 2026-11-29 at MTU 65520, pasta of March 2023 carried 1.1 Gbit/s up and bucatini 6.4.";
+
 /** Modes by increasing completeness: of one day the full report is taken. */
 const MODE_RANK: readonly string[] = ['only', 'quick', 'full'];
 
@@ -146,6 +150,7 @@ export function comparison(result: Result, file: string): ComparisonFile[] {
     '## How it was measured',
     `${machineText(result)}. From [perf/${file}](../perf/${file}).`,
     HOW_TO_READ,
+    ...(result.options.tcpWmem ? [] : [DEFAULT_BUFFERS]),
     markdownTable(peerTable(result)),
     ...(result.notes.length === 0 ? [] : [result.notes.map((note) => `- ${note}`).join('\n')]),
     ['To repeat it:', '', ...repeatCommands(result).map((line) => `    ${line}`)].join('\n'),
@@ -167,10 +172,9 @@ export function comparison(result: Result, file: string): ComparisonFile[] {
   ];
 }
 
-/** "bucatini 0.1.0 beside pasta ..., slirp4netns ..." */
+/** "bucatini 0.1.0 beside pasta ... and slirp4netns ..." */
 function versionsText({ peers }: Result): string {
-  const of = (kind: string): string[] =>
-    peers.filter((peer) => peer.kind === kind).map(({ version }) => version);
+  const of = (kind: string): string[] => peers.filter((peer) => peer.kind === kind).map(versionText);
   const others = [...of('pasta'), ...of('slirp4netns')].join(' and ');
   return `${of('bucatini')[0] ?? 'without bucatini'}${others === '' ? '' : ` beside ${others}`}`;
 }

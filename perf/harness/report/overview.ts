@@ -43,6 +43,10 @@ export function toolsOf(figures: Figures): PeerInfo[] {
   return [figures.ours, newest('pasta'), newest('slirp4netns')].flatMap((peer) => peer ?? []);
 }
 
+/** "pasta 0.0~git20261002.cba3570-1": a tool prints its name in one way or another. */
+export const versionText = ({ kind, version }: PeerInfo): string =>
+  `${kind} ${version.replace(/^\w+ (version )?/, '')}`;
+
 /** Stock tools stand for their kind, whatever the build is called. */
 const labelsOf = (figures: Figures): string[] =>
   toolsOf(figures).map(({ kind, name }) => (figures.stock.length === 0 ? name : kind));
@@ -139,9 +143,7 @@ export function overviewSvg(result: Result): string {
       text,
     })),
   }));
-  const versions = tools.map(({ kind, version }) =>
-    [kind, version.replace(/^\w+ (version )?/, '')].join(' '),
-  );
+  const versions = tools.map(versionText);
   const title = `${versions.join(', ')}: measured on ${result.date}`;
   return svgFile(title, peerColours(tools), [{ title, groups, hasOwnScales: true }]);
 }
