@@ -64,7 +64,7 @@ export function plotSvg(plot: Plot): string {
   );
   return [
     ...grid,
-    `<svg width="100%" height="100%" viewBox="0 0 ${SPAN} ${SPAN}" preserveAspectRatio="none" overflow="visible">${lines.join('')}</svg>`,
+    `<svg aria-hidden="true" width="100%" height="100%" viewBox="0 0 ${SPAN} ${SPAN}" preserveAspectRatio="none" overflow="visible">${lines.join('')}</svg>`,
     ...dots,
   ].join('\n');
 }

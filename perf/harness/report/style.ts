@@ -83,10 +83,12 @@ summary { cursor: pointer; font-weight: 600; margin-top: 1.25rem; font-size: .95
   body { font-size: 10pt; max-width: none; padding: 0; }
   .peers { position: static; } .peers input { display: none; }
   details::details-content { content-visibility: visible; block-size: auto; display: block; }
-  figure, .group, .plots > *, tr, h4 { break-inside: avoid; } h2, h3, figcaption, summary { break-after: avoid; }
+  .group, .plots > *, tr, h4 { break-inside: avoid; } h2, h3, figcaption, summary { break-after: avoid; }
   .fill, .swatch, .at { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding-right: .5rem; }
-  td:first-child { min-width: 0; } .n { white-space: normal; }
+  .groups { grid-template-columns: repeat(3, 1fr); gap: .6rem 1.2rem; } .two { grid-template-columns: repeat(2, 1fr); }
+  .plots { grid-template-columns: repeat(2, 1fr); } h2 { margin-top: 1.2rem; }
+  .wide { overflow: visible; } table { font-size: 7pt; } th, td { padding: .1rem .5rem .1rem 0; }
+  td:first-child { min-width: 0; } th.n { white-space: normal; } .summary { font-size: 9pt; } .summary small { font-size: 7.5pt; }
   a { color: inherit; text-decoration: none; }
 }
 `;

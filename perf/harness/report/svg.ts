@@ -164,7 +164,7 @@ export function plotFile(plot: Plot, colours: readonly Colour[]): string {
   });
   const body = [
     `<text x="${PAD}" y="28" class="head">${escapeXml(plot.title)}</text>`,
-    `<svg x="${left}" y="${top}" width="${width}" height="${PLOT_HEIGHT}" overflow="visible">`,
+    `<svg x="${left}" y="${top}" width="${width}" height="${PLOT_HEIGHT}" overflow="visible" role="img" aria-label="${escapeXml(plot.title)}">`,
     plotSvg(plot),
     '</svg>',
     ...key,
