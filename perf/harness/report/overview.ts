@@ -30,7 +30,6 @@ export interface SummaryRow {
   readonly direct: string | null;
   /** bucatini against the best stock tool, as "6.1 × better"; null: one of the two has no figure. */
   readonly verdict: string | null;
-  readonly isBetter: boolean | null;
 }
 
 /**
@@ -54,18 +53,12 @@ const labelsOf = (figures: Figures): string[] =>
 /** Figures within this share of each other are called equal: no harness run tells them apart. */
 const EQUAL = 0.05;
 
-/** @param ours  of `base`, which is not 0 */
-function verdictOf(
-  ours: number,
-  base: number,
-  better: 'more' | 'less',
-): { words: string; isBetter: boolean | null } {
-  if (Math.abs(ours / base - 1) <= EQUAL) return { words: 'equal', isBetter: null };
+/** @param base  not 0 */
+function verdictOf(ours: number, base: number, better: 'more' | 'less'): string {
+  if (Math.abs(ours / base - 1) <= EQUAL) return 'equal';
   const gain = better === 'more' ? ours / base : base / ours;
-  if (!(gain > 0)) return { words: 'worse', isBetter: false };
-  return gain > 1
-    ? { words: `${timesText(gain)} × better`, isBetter: true }
-    : { words: `${timesText(1 / gain)} × worse`, isBetter: false };
+  if (!(gain > 0)) return 'worse';
+  return gain > 1 ? `${timesText(gain)} × better` : `${timesText(1 / gain)} × worse`;
 }
 
 /** Those of CELLS that were measured; where none was, the first cells of the result. */
@@ -81,23 +74,26 @@ export function summaryRows(figures: Figures): SummaryRow[] {
     if (metric === undefined) return [];
     const unit = figures.unit([cell], metric);
     const { better } = METRICS[metric];
-    const text = (value: number | null): string => (value === null ? 'failed' : unit.text(value));
     const labels = labelsOf(figures);
     const bars = toolsOf(figures).map(({ name }, i) => {
       const value = figures.median(cell, name, metric);
-      return { tool: labels[i] ?? name, value, text: text(value) };
+      const missing = figures.of(cell, name).length === 0 ? '-' : 'failed';
+      return { tool: labels[i] ?? name, value, text: value === null ? missing : unit.text(value) };
     });
     const ours = figures.ours === null ? null : figures.median(cell, figures.ours.name, metric);
     const direct = figures.directMedian(cell, metric);
-    const best = figures.best(cell, metric)?.median ?? null;
+    // Of those in the row: older builds stand in the tables.
+    const others = toolsOf(figures).flatMap(({ kind }, i) =>
+      kind === 'bucatini' ? [] : (bars[i]?.value ?? []),
+    );
+    const best = others.length === 0 ? null : better === 'more' ? Math.max(...others) : Math.min(...others);
     const verdict = ours === null || best === null || best === 0 ? null : verdictOf(ours, best, better);
     return [
       {
         ...{ title, bars },
         unit: better === 'more' ? unit.label : `${unit.label}, less is better`,
         direct: direct === null ? null : unit.text(direct),
-        verdict: verdict?.words ?? null,
-        isBetter: verdict?.isBetter ?? null,
+        verdict,
       },
     ];
   });
