@@ -797,9 +797,10 @@ describe('rendering', () => {
     const rr = (p50Us: number) =>
       overviewTable({
         ...RESULT,
-        measurements: [one(RR, 'bucatini', { p50Us }), one(RR, 'pasta', { p50Us: 100 })],
-      })?.rows[0]?.at(-1);
-    expect([rr(50), rr(103), rr(200)]).toEqual(['2.0 × better', 'equal', '2.0 × worse']);
+        measurements: [one(RR, 'bucatini', { p50Us }), one(RR, 'pasta-new', { p50Us: 100 })],
+      })?.rows[0]?.slice(2);
+    expect(rr(50)).toEqual(['50.0', '100.0', '-', '2.0 × better']);
+    expect([rr(103)?.at(-1), rr(200)?.at(-1)]).toEqual(['equal', '2.0 × worse']);
     const text = overviewSvg(RESULT);
     const widths = [...text.matchAll(/width="([\d.]+)" height="13"/g)].map(([, width]) => Number(width));
     expect(widths).toHaveLength(6);
