@@ -1,7 +1,7 @@
 /** What a report shows, in which order: chapters with charts, percentile curves and tables. Pure. */
 import { type CellInfo, METRICS, type Metric } from '../result.ts';
 import type { Figures } from './statistics.ts';
-import { lossTable, type Section, sections, type Table } from './tables.ts';
+import { inMatrixOrder, lossTable, type Section, sections, type Table } from './tables.ts';
 import { type Unit, unitFor } from './units.ts';
 
 /** A tool's figure in one group of a chart. */
@@ -223,7 +223,7 @@ function drafts(chapter: string, cells: readonly CellInfo[]): Draft[] {
 
 /** The chapters that have something to show. Workloads that no chapter names stand in the last one. */
 export function chapters(figures: Figures): Chapter[] {
-  const { cells } = figures.result;
+  const cells = inMatrixOrder(figures.result.cells);
   const tables = sections(figures);
   const known = CHAPTERS.flatMap(({ workloads }) => workloads);
   const others = [...new Set(cells.map(({ workload }) => workload))].filter((name) => !known.includes(name));

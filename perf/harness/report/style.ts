@@ -74,7 +74,7 @@ summary { cursor: pointer; font-weight: 600; margin-top: 1.25rem; font-size: .95
   .peers { position: static; }
   h1 { font-size: 1.35rem; }
   .plot { margin-right: .8rem; margin-left: 3rem; }
-  .key { margin-left: 0; }
+  .key { margin-left: 0; } th, td { padding-right: .55rem; } td:first-child { min-width: 7rem; }
   .summary { font-size: .75rem; } .summary td, .summary th { padding-right: .45rem; white-space: normal; } .summary td:first-child { min-width: 6rem; }
   .summary .extra { display: none; }
   .ratio { grid-template-columns: minmax(0, 1fr) 5rem; } .ratio .where { grid-column: 1 / -1; grid-row: 2; }

@@ -1,5 +1,6 @@
 /** Tables that the Markdown and the HTML report share. Pure. */
-import { METRICS, type Result } from '../result.ts';
+import { matrix } from '../matrix.ts';
+import { type CellInfo, METRICS, type Result } from '../result.ts';
 import { Figures, ratio, type Summary } from './statistics.ts';
 import { figure, type Unit, unitFor } from './units.ts';
 import { boundText, judgeTargets } from './verdicts.ts';
@@ -114,11 +115,22 @@ export function targetSummary(figures: Figures): string {
   return `${targets} reached, ${missed} missed${open === 0 ? '' : `; ${open} others not measured in this run`}.`;
 }
 
+/**
+ * Cells in the order of the matrix, whatever the order in a file that was put together from several runs. Others
+ * follow as they are.
+ */
+export function inMatrixOrder(cells: readonly CellInfo[]): CellInfo[] {
+  const known = matrix({ mtus: [...new Set(cells.map(({ mtu }) => mtu))] }).map(({ id }) => id);
+  const place = ({ id }: CellInfo): number => (known.includes(id) ? known.indexOf(id) : known.length);
+  return [...cells].sort((a, b) => place(a) - place(b));
+}
+
 export function sections(figures: Figures): Section[] {
   const { result } = figures;
-  const workloads = [...new Set(result.cells.map((cell) => cell.workload))];
+  const inOrder = inMatrixOrder(result.cells);
+  const workloads = [...new Set(inOrder.map((cell) => cell.workload))];
   return workloads.map((workload) => {
-    const cells = result.cells.filter((cell) => cell.workload === workload);
+    const cells = inOrder.filter((cell) => cell.workload === workload);
     const title = WORKLOAD_TITLES[workload] ?? workload;
     const section = { workload, title, cells: cells.map(({ id }) => id) };
     if (workload === SCALING) return { ...section, table: scalingTable(figures), isScaling: true };
