@@ -1,6 +1,6 @@
-// Build dist/: compile src/ to JavaScript, bundle it for Node, write the texts that the launchers print
-// without starting a runtime, build the library (build-library.ts) and the executable with Bun (build-bun.ts), and
-// fill Node's code cache.
+// Build dist/: compile src/ to JavaScript, bundle it for Node, bundle the harness of perf/ for `bucatini
+// bench`, write the texts that the launchers print without starting a runtime, build the library
+// (build-library.ts) and the executable with Bun (build-bun.ts), and fill Node's code cache.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
+import { PROGRAMS } from '../perf/harness/programs.ts';
 import { buildBun } from './build-bun.ts';
 import { buildLibrary } from './build-library.ts';
 import { bundleEntries, bundleRoles } from './bundle-roles.ts';
@@ -121,6 +122,29 @@ for (const made of readdirSync(out))
   if (!['bundled', 'bundled-library', 'texts'].includes(made)) rmSync(`${out}/${made}`, { recursive: true });
 renameSync(bundled, `${out}/main`);
 renameSync(`${out}/bundled-library`, `${out}/library`);
+
+// The harness of perf/ for `bucatini bench`: a program of its own, on Node, with a file for each of its processes.
+const bench = await rolldown({
+  input: Object.fromEntries(
+    Object.entries(PROGRAMS).map(([name, source]) => [name, `${root}perf/${source}.ts`]),
+  ),
+  external: (id) => !/^[./#]/.test(id),
+  resolve: {
+    alias: Object.fromEntries(
+      Object.keys(runtimeAlias).map((name) => [name, `${root}src/runtime/node/${name.slice(9)}.ts`]),
+    ),
+  },
+  platform: 'node',
+  checks: { ineffectiveDynamicImport: false },
+});
+await bench.write({
+  dir: `${out}/bench`,
+  format: 'esm',
+  entryFileNames: '[name].js',
+  chunkFileNames: 'shared-[name].js',
+  comments: false,
+});
+await bench.close();
 
 const noBun = buildBun(root, `${out}/bun`, entries);
 if (noBun !== undefined) console.error(`No executable with Bun: ${noBun}.`);

@@ -3,15 +3,18 @@
  * processes, report.
  */
 import { Socket } from 'node:net';
-import { fileURLToPath } from 'node:url';
+import { compared, readResult } from './comparing.ts';
 import { describeMachine } from './machine.ts';
 import { plan, planText } from './matrix.ts';
 import { type Log, measureAll, startGuest } from './measuring.ts';
-import { type Options, parseOptions, UsageError } from './options.ts';
+import { type Options, ownName, parseOptions, UsageError } from './options.ts';
 import { writeOutput } from './outputs.ts';
 import { ageNote, makePeers, type Peer } from './peers.ts';
 import { stopAll } from './processes.ts';
+import { packageDirectory } from './programs.ts';
 import { say } from './progress.ts';
+import { csv } from './report/csv.ts';
+import { CHECK_FAILED, checkFailures } from './report/gate.ts';
 import { html } from './report/html.ts';
 import { markdown } from './report/markdown.ts';
 import { type PeerInfo, type Result, SCHEMA, type Soak } from './result.ts';
@@ -24,9 +27,7 @@ import { buildWorld } from './world.ts';
  */
 export const LIFELINE_FD = 3;
 
-const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url));
 const SIGNAL_STATUS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
-const SOAK_FAILED = 3;
 const SOAK_MTU = 65520;
 const SCALING_NOTE =
   'both ends of every connection run on the same processors as the lanes, in as many pairs of iperf3 processes as there are lanes at most';
@@ -75,7 +76,7 @@ function optionRecord(options: Options): Result['options'] {
 function withoutPaths(text: string, options: Options): string {
   return options.peers
     .reduce((so, { name, path }) => (path === null ? so : so.replaceAll(path, name)), text)
-    .replaceAll(REPOSITORY, '');
+    .replaceAll(packageDirectory, '');
 }
 
 export async function inside(argv: readonly string[]): Promise<number> {
@@ -116,10 +117,10 @@ export async function inside(argv: readonly string[]): Promise<number> {
       if (!ours) throw new UsageError('--soak needs a bucatini among the peers');
       const guest = await startGuest(world, ours.peer, options.mtus[0] ?? SOAK_MTU, abort.signal);
       soaked = await soak({ world, guest, abort: abort.signal }, ours.info.name, options.soakMinutes);
-      if (!soaked.passed) status ||= SOAK_FAILED;
+      if (!soaked.passed) status ||= CHECK_FAILED;
     }
   } catch (error) {
-    say(`iperf-harness: ${error instanceof Error ? error.message : error}`);
+    say(`${ownName()}: ${error instanceof Error ? error.message : error}`);
     log.notes.push(`ended by an error: ${error instanceof Error ? error.message : error}`);
     status ||= 1;
   }
@@ -147,9 +148,24 @@ export async function inside(argv: readonly string[]): Promise<number> {
     endedEarly,
   };
   if (log.measurements.length > 0 || soaked !== null) console.log(markdown(result));
-  for (const output of options.outputs) {
-    const text = output.flag === '--json' ? `${JSON.stringify(result, null, 1)}\n` : await html(result);
-    if (!writeOutput(output, text)) status ||= 1;
-  }
-  return status;
+  const texts = {
+    '--json': () => `${JSON.stringify(result, null, 1)}\n`,
+    '--html': () => html(result),
+    '--csv': () => csv(result),
+  };
+  for (const output of options.outputs) if (!writeOutput(output, texts[output.flag]())) status ||= 1;
+  return judged(result, options) || status;
+}
+
+/** Print the comparison with an earlier result and what the check says. @returns the status */
+function judged(result: Result, options: Options): number {
+  const { compare, check, requirements } = options;
+  // A soak has its own verdict.
+  if (result.soak !== null || result.measurements.length === 0) return 0;
+  const beside = compare === null ? null : compared(readResult(compare.old), compare.old, result, 'this run');
+  if (beside !== null) console.log(`\n${beside.markdown}`);
+  if (!check) return 0;
+  const failures = checkFailures(result, beside?.comparison ?? null, requirements);
+  for (const failure of failures) say(`check: ${failure}`);
+  return failures.length > 0 ? CHECK_FAILED : 0;
 }

@@ -1,11 +1,9 @@
 /** The conditions of a measurement: processor, kernel, versions, load. */
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, release } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import { run, sleep } from './processes.ts';
+import { packageDirectory } from './programs.ts';
 import type { Machine } from './result.ts';
-
-const repository = fileURLToPath(new URL('../../', import.meta.url));
 
 export async function describeMachine(): Promise<Machine> {
   let governor = 'none';
@@ -14,7 +12,6 @@ export async function describeMachine(): Promise<Machine> {
   } catch {
     // A virtual machine has no governor.
   }
-  const git = await run(['git', '-c', 'safe.directory=*', '-C', repository, 'rev-parse', '--short', 'HEAD']);
   const iperf3 = await run(['iperf3', '--version']);
   return {
     cpu: cpus()[0]?.model ?? 'unknown CPU',
@@ -24,14 +21,36 @@ export async function describeMachine(): Promise<Machine> {
     runtime: launchersRunBun() ? 'Bun' : 'Node',
     governor,
     iperf3: /iperf (\S+)/.exec(iperf3.stdout)?.[1] ?? 'unknown',
-    commit: git.stdout.trim() || 'unknown',
+    commit: await commitText(),
     loadAtStart: loadavg()[0] ?? 0,
   };
 }
 
+/** The commit of a checkout; "package VERSION" of an installed package, which may lie in another repository. */
+async function commitText(): Promise<string> {
+  if (existsSync(`${packageDirectory}.git`)) {
+    const git = [
+      'git',
+      '-c',
+      'safe.directory=*',
+      '-C',
+      packageDirectory,
+      'rev-parse',
+      '--short',
+      'HEAD',
+    ] as const;
+    return (await run(git)).stdout.trim() || 'unknown';
+  }
+  try {
+    return `package ${JSON.parse(readFileSync(`${packageDirectory}package.json`, 'utf8')).version}`;
+  } catch {
+    return 'unknown';
+  }
+}
+
 /** Whether the launchers of this tree run Bun, as find_runtime in bin/launch.sh decides it. */
 const launchersRunBun = (): boolean =>
-  process.env.BUCATINI_RUNTIME !== 'node' && existsSync(`${repository}dist/bun/bucatini`);
+  process.env.BUCATINI_RUNTIME !== 'node' && existsSync(`${packageDirectory}dist/bun/bucatini`);
 
 const IDLE_SHARE = 0.9;
 const IDLE_SAMPLE_MS = 300;

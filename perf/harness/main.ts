@@ -1,5 +1,5 @@
 /**
- * Main module of scripts/iperf-harness.sh: measures bucatini and the stock tools, interleaved, in new
+ * Main module of scripts/iperf-harness.sh and `bucatini bench`: measures bucatini and the stock tools, interleaved, in new
  * namespaces.
  *
  *   outside: check the command line and the tools, create the namespaces, start itself in them
@@ -8,19 +8,19 @@
  * The PID namespace cleans up: when its first process (the inside) ends, the kernel kills all other processes
  * in it. With the last process the namespaces, links and addresses disappear too.
  */
-import { fileURLToPath } from 'node:url';
 import { inside } from './inside.ts';
-import { UsageError } from './options.ts';
+import { ownName, UsageError } from './options.ts';
 import { INSIDE, outside } from './outside.ts';
+import { programFile } from './programs.ts';
 import { say } from './progress.ts';
 
 const argv = process.argv.slice(2);
 const isInside = process.env[INSIDE] === '1';
 try {
-  process.exitCode = isInside ? await inside(argv) : await outside(fileURLToPath(import.meta.url), argv);
+  process.exitCode = isInside ? await inside(argv) : await outside(programFile('main'), argv);
 } catch (error) {
   if (!(error instanceof UsageError)) throw error;
-  say(`iperf-harness: ${error.message}`);
+  say(`${ownName()}: ${error.message}`);
   process.exitCode = 2;
 }
 if (isInside) process.exit();

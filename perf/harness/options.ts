@@ -3,6 +3,8 @@
  */
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
+import { BENCH_OPTIONS, DEFAULT_PEERS } from '../../src/main/bucatini/bench-options.ts';
+import type { OptionSpec } from '../../src/main/bucatini/options.ts';
 import {
   BOTH_MTUS,
   type Line,
@@ -12,11 +14,13 @@ import {
   type PlanOptions,
   scalingLanes,
 } from './matrix.ts';
-import type { PeerKind } from './result.ts';
+import { isBuilt } from './programs.ts';
+import { parseRequirement, type Requirement } from './report/gate.ts';
+import { METRIC_NAMES, type PeerKind } from './result.ts';
 
 /** A file to write the result to. */
 export interface Output {
-  readonly flag: '--json' | '--html';
+  readonly flag: '--json' | '--html' | '--csv';
   readonly file: string;
 }
 
@@ -43,65 +47,30 @@ export interface Options extends PlanOptions {
   readonly line: Line | null;
   readonly showPlan: boolean;
   readonly soakMinutes: number | null;
+  /** Results to compare; without `now` the old one with what is measured. null: no comparison. */
+  readonly compare: { readonly old: string; readonly now: string | null } | null;
+  /** Status 3 when a target or a requirement is missed, or a figure got worse. */
+  readonly check: boolean;
+  readonly requirements: readonly Requirement[];
 }
 
 /** An error in the command line or a missing prerequisite, in one sentence for the user. */
 export class UsageError extends Error {}
 
-interface Row {
-  readonly flag: string;
-  readonly value: string | null;
-  readonly help: string;
-}
+type Row = Pick<OptionSpec, 'name' | 'value' | 'help' | 'repeatable'>;
 
-const DEFAULT_PEERS = 'direct,bucatini,pasta,slirp4netns';
 const DEFAULT_SOAK_MINUTES = 10;
 
-const TABLE: readonly Row[] = [
-  { flag: 'quick', value: null, help: 'one round of the most telling cells, below 5 minutes' },
-  { flag: 'full', value: null, help: 'the whole matrix, below 45 minutes (the default)' },
-  {
-    flag: 'only',
-    value: 'CELL,CELL',
-    help: 'these cells of the matrix, by id or its beginning, e.g. tcp-1,udp-1400-500,line',
-  },
-  {
-    flag: 'scaling',
-    value: null,
-    help: 'bucatini with 1, 2, 4 ... lanes, as many as processors (8 at most), and direct: 1, 4, 16 and 64 streams, MTU 65520',
-  },
-  { flag: 'plan', value: null, help: 'print what would be measured and how long it takes, and end' },
-  {
-    flag: 'soak',
-    value: 'MINUTES',
-    help: 'mixed load on bucatini for so long (10); memory and descriptors every 10 s, and a verdict (4 at least)',
-  },
-  { flag: 'peers', value: 'A,B', help: `whom to measure (${DEFAULT_PEERS}); see below` },
-  { flag: 'mtu', value: 'N,N', help: `MTUs of the TAP (${BOTH_MTUS.join()}); the veth beneath has 1500` },
-  { flag: 'rounds', value: 'N', help: "times through all peers (the matrix's: 3, or 1 with --quick)" },
-  { flag: 'seconds', value: 'N', help: "length of each measurement (the matrix's: 1 to 3)" },
-  {
-    flag: 'wan',
-    value: 'DELAY_MS,RATE_MBIT,QUEUE_KIB,LOSS',
-    help: 'this line in the `line` cells instead of the two of the matrix, e.g. 10,500,2048,0 (delay each way; loss in per cent)',
-  },
-  {
-    flag: 'tcp-wmem',
-    value: 'MIN,DEFAULT,MAX',
-    help: "send buffers of the host namespace, e.g. 4096,4194304,16777216 (the kernel's; pasta's uploads like more)",
-  },
-  {
-    flag: 'idle',
-    value: 'S',
-    help: 'on a shared machine: wait until it is 90 % idle before each, S s at most (0)',
-  },
-  { flag: 'json', value: 'FILE', help: 'write the result there: every single measurement' },
-  { flag: 'html', value: 'FILE', help: 'write the report there, with plots; one file that needs no network' },
-  { flag: 'help', value: null, help: 'this text' },
-];
+const TABLE: readonly Row[] = [...BENCH_OPTIONS, { name: 'help', help: 'Print this text.' }];
+
+/** Own name, in front of messages. */
+export const ownName = (): string => (isBuilt ? 'bucatini bench' : 'iperf-harness');
+
+/** The command that started the harness. */
+export const programName = (): string => (isBuilt ? 'bucatini bench' : 'scripts/iperf-harness.sh');
 
 export function helpText(): string {
-  const left = TABLE.map((row) => `  --${row.flag}${row.value === null ? '' : ` ${row.value}`}`);
+  const left = TABLE.map((row) => `  --${row.name}${row.value === undefined ? '' : ` ${row.value}`}`);
   const width = Math.max(...left.filter((l) => l.length < 24).map((l) => l.length));
   const rows = TABLE.map((row, i) => {
     const head = left[i] ?? '';
@@ -111,7 +80,8 @@ export function helpText(): string {
   });
   const workloads = [...new Set(matrix({ mtus: BOTH_MTUS }).map((cell) => cell.workload))];
   return [
-    'usage: scripts/iperf-harness.sh [OPTION...]',
+    `usage: ${programName()} [OPTION...]`,
+    `       ${programName()} --compare OLD.json NEW.json [--check] [--html FILE] [--json FILE]`,
     '',
     'Measures bucatini beside pasta, slirp4netns and a bare veth, in turn (A B C, C B A, ...), in namespaces of its own, and',
     'prints a Markdown report: medians, spread, ratios to direct and to the best peer, and which targets were reached.',
@@ -160,6 +130,10 @@ const BUILT_IN: Readonly<Record<string, Omit<PeerSpec, 'name' | 'path'>>> = {
   slirp4netns: { kind: 'slirp4netns', threads: '' },
 };
 
+/** Whether a peer's name stands for a tool by itself, without a file. */
+export const isBuiltIn = (name: string): boolean =>
+  Object.hasOwn(BUILT_IN, name) || /^bucatini-lanes-\d+$/.test(name);
+
 function peerSpec(text: string): PeerSpec {
   const at = text.indexOf('=');
   if (at < 0) {
@@ -199,6 +173,43 @@ export function peerList(text: string): PeerSpec[] {
 const scalingPeers = (cores: number): string =>
   ['direct', ...scalingLanes(cores).map((lanes) => `bucatini-lanes-${lanes}`)].join();
 
+type Values = Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>;
+/** What may stand beside two results to compare. */
+const BESIDE_COMPARE = ['compare', 'check', 'require', 'html', 'json', 'help'];
+
+function compareOption(old: string | null, operands: readonly string[], values: Values): Options['compare'] {
+  const [now = null, extra] = operands;
+  if (old === null && now !== null)
+    throw new UsageError(`${now}: unexpected argument (--help lists the options)`);
+  if (extra !== undefined) throw new UsageError(`--compare: want one or two files, ${extra} is a third`);
+  if (old === null) return null;
+  if (old === '' || now === '') throw new UsageError('--compare: want the name of a file');
+  const other = Object.keys(values).find((flag) => !BESIDE_COMPARE.includes(flag));
+  if (now !== null && other !== undefined)
+    throw new UsageError(`--compare with two files measures nothing: leave out --${other}`);
+  if (values.soak !== undefined || values.plan !== undefined)
+    throw new UsageError(`--compare and --${values.soak !== undefined ? 'soak' : 'plan'}: one of the two`);
+  return { old, now };
+}
+
+/** @throws UsageError naming the requirement */
+export function requirementList(value: Values[string]): Requirement[] {
+  const known = matrix({ mtus: BOTH_MTUS });
+  return (Array.isArray(value) ? value : []).map((each) => {
+    const requirement = parseRequirement(`${each}`);
+    if (requirement === null)
+      throw new UsageError(
+        `--require ${each}: want CELL:METRIC>=NUMBER or <=, e.g. tcp-1-up-65520:mbit>=10000; metrics: ${METRIC_NAMES.join(' ')}`,
+      );
+    if (
+      /-\d+$/.test(requirement.cell) &&
+      known.some(({ workload }) => requirement.cell.startsWith(`${workload}-`))
+    )
+      return requirement;
+    throw new UsageError(`--require ${each}: no cell '${requirement.cell}' (--plan lists them)`);
+  });
+}
+
 /**
  * Parse the command line.
  * @param cores  number of processors, for `--scaling`
@@ -206,15 +217,25 @@ const scalingPeers = (cores: number): string =>
  * @throws UsageError naming the option and its values
  */
 export function parseOptions(argv: readonly string[], cores = availableParallelism()): Options | null {
-  const spec: Record<string, { type: 'string' | 'boolean' }> = {};
-  for (const row of TABLE) spec[row.flag] = { type: row.value === null ? 'boolean' : 'string' };
+  const spec: Record<string, { type: 'string' | 'boolean'; multiple?: boolean }> = {};
+  for (const row of TABLE)
+    spec[row.name] = {
+      type: row.value === undefined ? 'boolean' : 'string',
+      multiple: row.repeatable === true,
+    };
   // `--soak` may have no value.
   const args = argv.map((arg, i) =>
     arg === '--soak' && !/^\d/.test(argv[i + 1] ?? '') ? `--soak=${DEFAULT_SOAK_MINUTES}` : arg,
   );
-  let values: Record<string, string | boolean | undefined>;
+  let values: Record<string, string | boolean | (string | boolean)[] | undefined>;
+  let operands: string[];
   try {
-    ({ values } = parseArgs({ args, options: spec, strict: true, allowPositionals: false }));
+    ({ values, positionals: operands } = parseArgs({
+      args,
+      options: spec,
+      strict: true,
+      allowPositionals: true,
+    }));
   } catch (error) {
     throw new UsageError(`${error instanceof Error ? error.message : error} (--help lists the options)`);
   }
@@ -227,6 +248,7 @@ export function parseOptions(argv: readonly string[], cores = availableParalleli
     const value = text(flag);
     return value === null ? null : read(value);
   };
+  const compare = compareOption(text('compare'), operands, values);
   if (values.quick === true && values.full === true)
     throw new UsageError('--quick and --full: one of the two');
   const isScaling = values.scaling === true;
@@ -243,13 +265,16 @@ export function parseOptions(argv: readonly string[], cores = availableParalleli
   const cells = matrix({ mtus, line: ownLine, scalingCores });
   const unknown = only?.find((o) => !cells.some((cell) => matches(cell.id, o)));
   if (unknown !== undefined) throw new UsageError(`--only: no cell '${unknown}' (--plan lists them)`);
-  const outputs = (['json', 'html'] as const).flatMap((flag): Output[] => {
+  const outputs = (['json', 'html', 'csv'] as const).flatMap((flag): Output[] => {
     const file = text(flag);
     if (file === '') throw new UsageError(`--${flag}: want the name of a file`);
     return file === null ? [] : [{ flag: `--${flag}`, file }];
   });
-  if (outputs.length === 2 && outputs[0]?.file === outputs[1]?.file)
-    throw new UsageError(`--json and --html: ${outputs[0]?.file} is one file for both`);
+  outputs.forEach(({ flag, file }, i) => {
+    const same = outputs.slice(0, i).find((other) => other.file === file);
+    if (same) throw new UsageError(`${same.flag} and ${flag}: ${file} is one file for both`);
+  });
+  const requirements = requirementList(values.require);
   return {
     mode: isScaling ? 'scaling' : values.quick === true ? 'quick' : 'full',
     scalingCores,
@@ -264,5 +289,8 @@ export function parseOptions(argv: readonly string[], cores = availableParalleli
     line: ownLine,
     showPlan: values.plan === true,
     soakMinutes: given('soak', (value) => whole('soak', value, 1, 24 * 60)),
+    compare,
+    check: values.check === true || requirements.length > 0,
+    requirements,
   };
 }

@@ -6,11 +6,10 @@
 import { closeSync, constants, existsSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { type Output, UsageError } from './options.ts';
+import { type Output, ownName, UsageError } from './options.ts';
 import { say } from './progress.ts';
 
 const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: 'no such directory',
   ENOTDIR: 'a part of the path is no directory',
   EISDIR: 'is a directory',
   EACCES: 'permission denied',
@@ -21,8 +20,13 @@ const REASONS: Readonly<Record<string, string>> = {
   ENXIO: 'a pipe that nobody reads',
 };
 
-function reason(error: unknown): string {
+/**
+ * A system error in words.
+ * @param missing  what is not there with ENOENT: a file to read, or the directory of one to write
+ */
+export function reasonText(error: unknown, missing: 'file' | 'directory' = 'directory'): string {
   const code = error instanceof Error && 'code' in error ? `${error.code}` : '';
+  if (code === 'ENOENT') return `no such ${missing}`;
   return REASONS[code] ?? (error instanceof Error ? error.message : `${error}`);
 }
 
@@ -41,7 +45,7 @@ export function tryOutputs(outputs: readonly Output[]): string[] {
       closeSync(openSync(file, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK, 0o666));
     } catch (error) {
       removeEmpty(made);
-      throw new UsageError(`${flag} ${file}: ${reason(error)}`);
+      throw new UsageError(`${flag} ${file}: ${reasonText(error)}`);
     }
     if (!wasThere) made.push(file);
   }
@@ -68,12 +72,12 @@ export function writeOutput({ flag, file }: Output, text: string): boolean {
     return true;
   } catch (error) {
     const instead = join(tmpdir(), `harness-${process.pid}-${basename(file)}`);
-    const failed = `iperf-harness: ${flag} ${file}: ${reason(error)}`;
+    const failed = `${ownName()}: ${flag} ${file}: ${reasonText(error)}`;
     try {
       writeFileSync(instead, text, { flag: 'wx' });
       say(`${failed}; written to ${instead}`);
     } catch (second) {
-      say(`${failed}; ${instead}: ${reason(second)}`);
+      say(`${failed}; ${instead}: ${reasonText(second)}`);
     }
     return false;
   }

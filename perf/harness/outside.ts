@@ -3,10 +3,15 @@
  * start the inside there.
  */
 import { spawn } from 'node:child_process';
+import { compared, readResult } from './comparing.ts';
 import { LIFELINE_FD } from './inside.ts';
-import { helpText, parseOptions, UsageError } from './options.ts';
-import { removeEmpty, tryOutputs } from './outputs.ts';
+import { helpText, type Options, parseOptions, UsageError } from './options.ts';
+import { removeEmpty, tryOutputs, writeOutput } from './outputs.ts';
 import { run } from './processes.ts';
+import { isBuilt } from './programs.ts';
+import { say } from './progress.ts';
+import { CHECK_FAILED, checkFailures } from './report/gate.ts';
+import type { Result } from './result.ts';
 import { namespacesForbidden } from './world.ts';
 
 export const INSIDE = 'BUCATINI_HARNESS_INSIDE';
@@ -18,15 +23,35 @@ const NEEDED = [
   ['nsenter', 'util-linux'],
 ] as const;
 
+/** `--compare` with two files. @returns the status */
+function compareFiles({ compare, check, requirements, outputs }: Options, old: Result, file: string): number {
+  const now = readResult(file);
+  const { comparison, markdown, html, json } = compared(old, compare?.old ?? '', now, file);
+  tryOutputs(outputs);
+  console.log(markdown);
+  let status = 0;
+  for (const output of outputs)
+    if (!writeOutput(output, output.flag === '--html' ? html() : json())) status = 1;
+  const failures = check ? checkFailures(now, comparison, requirements) : [];
+  for (const failure of failures) say(`check: ${failure}`);
+  return failures.length > 0 ? CHECK_FAILED : status;
+}
+
 export async function outside(main: string, argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv);
   if (options === null) {
     console.log(helpText());
     return 0;
   }
+  if (options.compare !== null) {
+    const old = readResult(options.compare.old);
+    if (options.compare.now !== null) return compareFiles(options, old, options.compare.now);
+  }
   for (const [program, name] of NEEDED)
     if ((await run([program, '-V'])).status === null && (await run([program, '--version'])).status === null)
-      throw new UsageError(`${program} is missing: apt-get install ${name} (or scripts/setup.sh perf)`);
+      throw new UsageError(
+        `${program} is missing: apt-get install ${name}${isBuilt ? '' : ' (or scripts/setup.sh perf)'}`,
+      );
   const forbidden = await namespacesForbidden();
   if (forbidden !== null) throw new UsageError(forbidden);
   const made = options.showPlan ? [] : tryOutputs(options.outputs);

@@ -10,10 +10,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { autoThreads, shardCount } from '../../src/workers/placement.ts';
 import type { PeerSpec } from './options.ts';
 import { type Argv, commandLine, Daemon, descendants, run, until } from './processes.ts';
+import { isBuilt, packageDirectory } from './programs.ts';
 import type { PeerKind } from './result.ts';
 import { holdNamespaces, type World } from './world.ts';
 
@@ -47,7 +47,7 @@ export interface Peer {
   startArgv(world: World, mtu: number): Argv;
 }
 
-const OUR_LAUNCHER = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
+const OUR_LAUNCHER = `${packageDirectory}bin/bucatini`;
 const SERVICE_PORT = 5201;
 /** Outside the kernel's range of ephemeral ports, which world.ts sets. */
 const FIRST_PUBLISHED_PORT = 7000;
@@ -111,11 +111,12 @@ const OLD_YEARS = 2;
  * Debian's too (0.0~git20230309.7c7625d). Pure.
  */
 export function ageNote(name: string, version: string, now: Date): string | null {
+  const kind = name.startsWith('slirp') ? 'slirp' : 'pasta';
   const [, year, month] = /\b(?:git)?(20\d\d)[_-]?([01]\d)[_-]?[0-3]\d\b/.exec(version) ?? [];
   if (year === undefined || month === undefined) return null;
   const months = (now.getUTCFullYear() - Number(year)) * 12 + now.getUTCMonth() + 1 - Number(month);
   if (months < OLD_YEARS * 12) return null;
-  return `${name} is of ${year}-${month}, ${Math.floor(months / 12)} years old: its figures are not those of a new one; perf/README.md says how to add one`;
+  return `${name} is of ${year}-${month}, ${Math.floor(months / 12)} years old: its figures are not those of a new one, which ${kind}-new=FILE in --peers adds`;
 }
 
 function ours(spec: PeerSpec): Peer {
@@ -134,7 +135,7 @@ function ours(spec: PeerSpec): Peer {
     name: spec.name,
     kind: spec.kind,
     threads: threadsText(spec.threads),
-    probe: () => version(program, 'npm ci builds it'),
+    probe: () => version(program, isBuilt ? 'install again' : 'npm ci builds it'),
     start: (world, mtu) => {
       const port = nextPort++;
       return startAround(world, argv(mtu, ['-p', `${port}:${SERVICE_PORT}`]), port);

@@ -95,6 +95,8 @@ export const METRICS = {
   perSecond: { label: 'per second', better: 'more', digits: 0 },
   packetsPerSecond: { label: 'packets/s', better: 'more', digits: 0 },
   p50Us: { label: 'p50 µs', better: 'less', digits: 1 },
+  /** Read from the distribution. */
+  p95Us: { label: 'p95 µs', better: 'less', digits: 1 },
   p99Us: { label: 'p99 µs', better: 'less', digits: 1 },
   p999Us: { label: 'p99.9 µs', better: 'less', digits: 1 },
   startMs: { label: 'ms', better: 'less', digits: 1 },
@@ -113,8 +115,52 @@ export const METRIC_NAMES = Object.keys(METRICS) as readonly Metric[];
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
+const isText = (value: unknown): boolean => typeof value === 'string';
+const isNumber = (value: unknown): boolean => typeof value === 'number' && Number.isFinite(value);
 
-/** Parse a result file. @param name  for messages @throws Error when it is not a result of the harness */
+/** What is wrong with the entries of a list; null: nothing. */
+type Fault = (entry: Record<string, unknown>) => string | null;
+const wants = (
+  entry: Record<string, unknown>,
+  field: string,
+  is: (value: unknown) => boolean,
+  what: string,
+) => (is(entry[field]) ? null : `${field} is not ${what}`);
+const ENTRIES: Readonly<Record<string, Fault>> = {
+  peers: (peer) =>
+    wants(peer, 'name', isText, 'a text') ??
+    wants(peer, 'version', isText, 'a text') ??
+    wants(
+      peer,
+      'kind',
+      (kind) => PEER_KINDS.some((known) => known === kind),
+      `one of ${PEER_KINDS.join(' ')}`,
+    ),
+  cells: (cell) =>
+    wants(cell, 'id', isText, 'a text') ??
+    wants(cell, 'workload', isText, 'a text') ??
+    wants(cell, 'text', isText, 'a text') ??
+    wants(cell, 'mtu', isNumber, 'a number'),
+  measurements: (one) =>
+    wants(one, 'cell', isText, 'a text') ??
+    wants(one, 'peer', isText, 'a text') ??
+    wants(one, 'values', (v) => isRecord(v) && Object.values(v).every(isNumber), 'a record of numbers') ??
+    wants(one, 'error', (error) => error === null || isText(error), 'a text or null') ??
+    wants(one, 'distribution', isDistribution, 'a list of pairs'),
+};
+const isDistribution = (value: unknown): boolean =>
+  value === undefined ||
+  (Array.isArray(value) &&
+    value.every((pair) => Array.isArray(pair) && pair.length === 2 && pair.every(isNumber)));
+const MACHINE_TEXTS = ['cpu', 'kernel', 'node', 'governor', 'iperf3', 'commit'];
+const MACHINE_NUMBERS = ['cores', 'loadAtStart'];
+const SOAK_LISTS = ['samples', 'errors'];
+
+/**
+ * Parse a result file. All that reports read is checked, so that a broken file is one message.
+ * @param name  for messages
+ * @throws Error when it is not a result of the harness
+ */
 export function parseResult(text: string, name: string): Result {
   let value: unknown;
   try {
@@ -124,7 +170,32 @@ export function parseResult(text: string, name: string): Result {
   }
   if (!isRecord(value) || value.schema !== SCHEMA)
     throw new Error(`${name}: not a harness result of schema ${SCHEMA}`);
-  for (const field of ['peers', 'cells', 'measurements', 'notes'])
-    if (!Array.isArray(value[field])) throw new Error(`${name}: ${field} is not a list`);
+  const refuse = (what: string): never => {
+    throw new Error(`${name}: not a harness result: ${what}`);
+  };
+  for (const field of ['date', 'mode']) if (!isText(value[field])) refuse(`${field} is not a text`);
+  if (!isNumber(value.seconds)) refuse('seconds is not a number');
+  if (!isRecord(value.options)) refuse('options is not a record');
+  const { machine, soak } = value;
+  if (
+    !isRecord(machine) ||
+    !MACHINE_TEXTS.every((field) => isText(machine[field])) ||
+    !MACHINE_NUMBERS.every((field) => isNumber(machine[field]))
+  )
+    return refuse('machine lacks a field');
+  if (
+    soak !== null &&
+    (!isRecord(soak) || !isRecord(soak.pieces) || !SOAK_LISTS.every((field) => Array.isArray(soak[field])))
+  )
+    refuse('soak lacks a field');
+  if (!Array.isArray(value.notes) || !value.notes.every(isText)) refuse('notes is not a list of texts');
+  for (const [field, fault] of Object.entries(ENTRIES)) {
+    const list = value[field];
+    if (!Array.isArray(list)) return refuse(`${field} is not a list`);
+    list.forEach((entry, i) => {
+      const found = isRecord(entry) ? fault(entry) : 'not a record';
+      if (found !== null) refuse(`${field}[${i}]: ${found}`);
+    });
+  }
   return value as unknown as Result;
 }

@@ -16,9 +16,9 @@
  * callers.
  */
 import { writeFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import type { Family, Line } from './matrix.ts';
 import { type Argv, commandLine, Daemon, must, namespaceOf, run, sleep, until } from './processes.ts';
+import { programFile } from './programs.ts';
 
 /**
  * cubic on every link: machines have different defaults, and with BBR even a bare veth carries half as much.
@@ -143,7 +143,7 @@ async function linkRoutes(device: string, four: string, six: string, ip: Ip, pee
 }
 
 async function startLine(line: Line, peer: number, ip: Ip, peerIp: Ip): Promise<Daemon> {
-  const emulator = fileURLToPath(new URL('../line-emulator.ts', import.meta.url));
+  const emulator = programFile('line-emulator');
   const { delayMs, rateMbit, queueKib, lossPercent } = line;
   const daemon = new Daemon([
     process.execPath,

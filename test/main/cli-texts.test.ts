@@ -1,6 +1,7 @@
 // @vitest: beside
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { BENCH_OPTIONS } from '../../src/main/bucatini/bench-options.ts';
 import { COMMANDS, cliMarkdown, generatedTexts, helpText } from '../../src/main/bucatini/cli-texts.ts';
 import { OPTIONS } from '../../src/main/bucatini/options.ts';
 import { causes, countersMarkdown } from '../../src/main/cli/counter-texts.ts';
@@ -26,9 +27,10 @@ describe('texts from the option table', () => {
   it('help lists every option of its command, no line is over 100 columns', () => {
     for (const { name } of COMMANDS) {
       const text = helpText(name);
-      for (const option of OPTIONS)
-        expect(new RegExp(`^  (-\\w, )?--${option.name}(?![\\w-])`, 'm').test(text)).toBe(
-          option.commands.includes(name),
+      const all = [...OPTIONS, ...BENCH_OPTIONS];
+      for (const option of all)
+        expect(new RegExp(`^  (-\\w, )?--${option.name}(?![\\w-])`, 'm').test(text), `${name} --${option.name}`).toBe(
+          all.some((other) => other.name === option.name && other.commands.includes(name)),
         );
       for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(100);
     }

@@ -1,7 +1,13 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { matrix } from '../../perf/harness/matrix.ts';
+import { parseOptions } from '../../perf/harness/options.ts';
 import { ageNote, type Guest } from '../../perf/harness/peers.ts';
-import { bars, scalingCurves, svg } from '../../perf/harness/report/charts.ts';
+import { chapters } from '../../perf/harness/report/chapters.ts';
+import { repeatArguments } from '../../perf/harness/report/command.ts';
 import { comparison, newestReport } from '../../perf/harness/report/comparison.ts';
+import { percentilePlot, scalingPlots } from '../../perf/harness/report/curves.ts';
+import { gainsText } from '../../perf/harness/report/gains.ts';
 import { html } from '../../perf/harness/report/html.ts';
 import { markdown } from '../../perf/harness/report/markdown.ts';
 import { overviewSvg, overviewTable } from '../../perf/harness/report/overview.ts';
@@ -584,12 +590,19 @@ describe('scaling', () => {
     expect(text).not.toContain('Targets');
   });
 
-  it('plot: a line per number of streams, a plot per direction; none without lanes', async () => {
-    const page = await html(result);
-    expect(page.match(/<svg/g)).toHaveLength(1);
-    for (const word of ['lanes', 'streams', 'up, MTU 65520']) expect(page).toContain(`>${word}<`);
+  it('plot: a line per number of streams, a plot per direction; none without lanes', () => {
+    const page = html(result);
+    expect(page).toContain('aria-label="TCP up, MTU 65520"');
     expect(page).not.toContain('Targets');
-    expect(scalingCurves(new Figures({ ...result, peers: [RESULT.peers[0]!] }))).toBeNull();
+    const [up] = scalingPlots(new Figures(result));
+    expect(up?.lines.map(({ name }) => name)).toEqual([
+      ...['1 stream', 'direct, 1 stream', '16 streams', 'direct, 16 streams'],
+    ]);
+    expect(up?.lines[2]?.points.map(({ detail }) => detail)).toEqual([
+      '1 lane, 14.00 Gbit/s',
+      '2 lanes, 21.00 Gbit/s',
+    ]);
+    expect(scalingPlots(new Figures({ ...result, peers: [RESULT.peers[0]!] }))).toEqual([]);
   });
 
   it('is no report for the comparison', () => {
@@ -606,44 +619,138 @@ describe('rendering', () => {
     expect(text).toMatch(/\d+ targets? reached, \d+ missed; \d+ others not measured in this run\./);
   });
 
-  it('a partial run: figures first, then only the targets with figures', async () => {
+  it('a partial run: figures first, then only the targets with figures', () => {
     const text = markdown(RESULT);
     expect(text).not.toMatch(/\| not measured \|/);
     expect(text.indexOf('## TCP throughput')).toBeLessThan(text.indexOf('## Targets'));
-    const page = await html(RESULT);
-    expect(page).not.toContain('<td>not measured');
-    expect(page.indexOf('<svg')).toBeLessThan(page.indexOf('>Targets<'));
+    expect(html(RESULT)).not.toContain('<td>not measured');
     const nothing = markdown({ ...RESULT, cells: [], measurements: [] });
     expect(nothing).toMatch(/^0 targets reached, 0 missed; \d+ others not measured in this run\.$/m);
   });
 
-  it('plots: one block per cell in matrix order, a figure on each bar, a word where there is none', async () => {
-    const cells = ['TCP, 1 stream', 'TCP, 16 streams', 'TCP, 4 streams', '1 B', '64 B', '1024 B'].map(
-      (text, i) => ({ id: `cell${i}`, workload: 'tcp', text, mtu: i % 2 ? 1500 : 65520, seconds: 1 }),
-    );
-    const order = [0, 2, 1, 3, 4, 5].map((i) => cells[i]!);
-    const measurements = order.flatMap(({ id }) => [
-      one(id, 'direct', { mbit: 1234 }),
-      one(id, 'pasta', {}, 1, 'no'),
+  /** A result with every cell of the matrix, all measured by all. */
+  const everything = (): Result => {
+    const cells = matrix({ mtus: [65520, 1500] });
+    const values = { mbit: 23_456, p50Us: 80, p99Us: 90, perSecond: 9000, startMs: 50, rssMib: 30 };
+    const more = { cpuSecondsPerGib: 0.3, cpuPercent: 5, cpuTicks: 1, packetsPerSecond: 1e5, lossPercent: 1 };
+    const measurements = cells.flatMap(({ id }) => [
+      { ...one(id, 'direct', { ...values, ...more }), distribution: [[50, 80]] as const },
+      one(id, 'bucatini', { ...values, ...more }),
     ]);
-    const drawn = bars(
-      new Figures({ ...RESULT, cells: order, measurements }),
-      order.map(({ id }) => id),
+    return { ...RESULT, cells, measurements };
+  };
+
+  it('HTML: the summary first, the chapters in order, the targets last', () => {
+    const page = html(everything());
+    const titles = [...page.matchAll(/<h2 id="[^"]*">([^<]*)</g)].map(([, title]) => title);
+    expect(titles).toEqual([
+      ...['Summary', 'Throughput', 'Latency and connections', 'UDP', 'Processor time', 'Start and memory'],
+      ...['The machine, and how to repeat this', 'Targets'],
+    ]);
+    expect([...page.matchAll(/<li><a href="#([^"]*)">/g)].map(([, id]) => id)).toEqual(
+      [...page.matchAll(/<h2 id="([^"]*)">/g)].map(([, id]) => id),
     );
-    const text = await svg(drawn ?? {});
-    const titles = [...text.matchAll(/<text[^>]*>([^<]*, MTU \d+)<\/text>/g)].map(([, title]) => title);
-    expect(titles).toEqual(order.map((cell) => `${cell.text}, MTU ${cell.mtu}`));
-    expect(text).toContain('>1234<');
-    expect(text).toContain('>failed<');
+    expect(page.indexOf('<figure')).toBeLessThan(page.indexOf('id="throughput"'));
   });
 
-  it('HTML: `code` elements, figures without line breaks, light and dark scheme', async () => {
+  it('every workload of the matrix has a chart and a table in a chapter of its own', () => {
+    const all = chapters(new Figures(everything()));
+    expect(all.map(({ id }) => id)).not.toContain('others');
+    const shown = all.flatMap(({ sections }) => sections.flatMap(({ cells }) => cells));
+    expect(shown.sort()).toEqual(
+      everything()
+        .cells.map(({ id }) => id)
+        .sort(),
+    );
+    const unknown = { id: 'new-1500', workload: 'new', text: 'new', mtu: 1500, seconds: 1 };
+    const later = { ...RESULT, cells: [unknown], measurements: [one('new-1500', 'bucatini', { mbit: 1 })] };
+    expect(chapters(new Figures(later))).toMatchObject([{ id: 'others', charts: [{ title: 'New' }] }]);
+  });
+
+  it('charts: groups in matrix order, numeric and not alphabetic; Gbit/s; a word where a tool failed', () => {
+    const result = everything();
+    const failed = result.measurements.map((m) =>
+      m.peer === 'bucatini' && m.cell === 'tcp-1-up-65520' ? { ...m, values: {}, error: 'it <died>' } : m,
+    );
+    // The order in the file does not matter.
+    const cells = [...result.cells].reverse().sort((a, b) => b.mtu - a.mtu);
+    const all = chapters(new Figures({ ...result, cells, measurements: failed }));
+    const [tcp] = all[0]?.charts ?? [];
+    expect(tcp).toMatchObject({ title: 'TCP, MTU 65520', unit: 'Gbit/s, more is better' });
+    expect(tcp?.groups.map(({ title }) => title)).toEqual(
+      [1, 4, 16].flatMap((n) =>
+        ['up', 'down', 'both ways at once'].map((way) => `${n} stream${n === 1 ? '' : 's'}, ${way}`),
+      ),
+    );
+    expect(tcp?.groups[0]?.bars).toMatchObject([
+      { peer: 'direct', value: 23_456, text: '23.5' },
+      { peer: 'bucatini', value: null, text: 'failed', detail: 'it <died>' },
+    ]);
+    expect(all[1]?.charts[0]?.groups.map(({ title }) => title)).toEqual(['1 B', '64 B', '1024 B']);
+    const page = html({ ...result, measurements: failed });
+    expect(page).toContain('>failed <span>it &lt;died&gt;</span>');
+    expect(page).toContain('<span class="fig">23.5</span>');
+  });
+
+  it('percentiles: from the median on, ten times rarer with each step', () => {
+    const plot = percentilePlot(figures, RR, 't');
+    expect(plot?.lines).toMatchObject([{ name: 'bucatini', classes: 'p1' }]);
+    expect(plot?.lines[0]?.points.map(({ x, detail }) => [x, detail])).toEqual([
+      [0, 'p50 105.0 µs'],
+      [1, 'p99 230.0 µs'],
+    ]);
+    expect(plot?.x.map(({ text }) => text)).toEqual(['50', '90', '99']);
+    expect(percentilePlot(figures, UP, 't')).toBeNull();
+  });
+
+  it('p95: from the distribution, where a result has none', () => {
+    const p95 = { ...one(RR, 'bucatini', { p50Us: 1 }), distribution: [[95, 120]] as const };
+    const also = new Figures({ ...RESULT, measurements: [p95] });
+    expect(also.metrics(RR)).toEqual(['p50Us', 'p95Us']);
+    expect(also.median(RR, 'bucatini', 'p95Us')).toBe(120);
+  });
+
+  it('HTML: `code` elements, figures without line breaks, light and dark scheme, for phone and print', () => {
     const cells = RESULT.cells.map((cell) => ({ ...cell, text: 'start of `true`' }));
-    const page = await html({ ...RESULT, cells });
+    const page = html({ ...RESULT, cells });
     expect(page).toContain('start of <code>true</code>');
-    expect(page).not.toContain('`');
-    expect(page).toContain('prefers-color-scheme: dark');
-    expect(page).toMatch(/td\.n[^}]*nowrap/);
+    expect(page.replace(/<script>.*<\/script>/s, '')).not.toContain('`');
+    for (const word of ['prefers-color-scheme: dark', '@media print', 'width=device-width'])
+      expect(page).toContain(word);
+    expect(page).toMatch(/\.n \{[^}]*nowrap/);
+  });
+
+  it('HTML: text escaped, whole without scripts, nothing external', () => {
+    const page = html(RESULT);
+    expect(page).toContain('p &lt;old&gt;');
+    expect(page).toContain("default-src 'none'");
+    const still = page.replace(/<script>.*<\/script>/s, '');
+    expect(still).not.toMatch(/https?:|<script|<link|\ssrc=|\shref="[^#]|url\(/);
+    expect(page).toContain('pasta-new, a | b');
+    for (const { name } of RESULT.peers) expect(still).toContain(`</span>${name}</label>`);
+    // A peer is hidden by style alone.
+    expect(still).toContain('body:has(#peer1:not(:checked)) .p1:not(label)');
+  });
+
+  it('the command that repeats a run: what differs from the defaults, files as FILE', () => {
+    const made = (over: Partial<Result>) => repeatArguments({ ...RESULT, ...over }).join(' ');
+    expect(made({})).toBe('--full --peers direct,bucatini,pasta,slirp4netns,pasta-new=FILE');
+    const four = RESULT.peers.slice(0, 4);
+    const options = {
+      mode: 'only',
+      only: 'rr,tcp-1',
+      mtus: '1500',
+      rounds: 7,
+      seconds: null,
+      idleSeconds: 5,
+    };
+    expect(made({ mode: 'only', peers: four, options })).toBe(
+      '--only rr,tcp-1 --rounds 7 --mtu 1500 --idle 5',
+    );
+    const line = { mode: 'full', tcpWmem: '1 2 3', line: '10,500,2048,0' };
+    expect(made({ peers: four, options: line })).toBe('--full --tcp-wmem 1,2,3 --wan 10,500,2048,0');
+    for (const argv of [made({}).replace('=FILE', '=/p'), made({ mode: 'only', options, peers: four })])
+      expect(() => parseOptions(argv.split(' '))).not.toThrow();
   });
 
   it('an old build of a stock tool: marked as old, by date for passt', () => {
@@ -657,41 +764,79 @@ describe('rendering', () => {
     expect(ageNote('slirp4netns', 'slirp4netns version 1.3.3', now)).toBeNull();
   });
 
-  it('HTML: plots inline, text escaped, no external resource', async () => {
-    const page = await html(RESULT);
-    expect(page).toContain('p &lt;old&gt;');
-    // Bars of each workload and the percentile curves.
-    expect(page.match(/<svg/g)).toHaveLength(3);
-    expect(page.replaceAll(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|<script|<link/);
-  });
-
-  it('comparison: names its sources, our figures as ratios', () => {
-    const page = comparison(RESULT, '2026-01-02-full.json');
+  it('comparison: the summary first, sources, our figures as ratios, its charts as files', () => {
+    const files = (result: Result) => comparison(result, '2026-01-02-full.json');
+    const [{ text: page } = { text: '' }] = files(RESULT);
+    expect(page.indexOf('## In short')).toBeLessThan(page.indexOf('## How it was measured'));
     expect(page).toContain('[perf/2026-01-02-full.json]');
-    expect(page).toContain(' bucatini ran on Node.'); // the report does not say it
+    expect(page).toContain('bucatini ran on Node.'); // the report does not say it
     const onBun = { ...RESULT, machine: { ...RESULT.machine, runtime: 'Bun' } };
-    expect(comparison(onBun, '2026-01-02-full.json')).toContain(' bucatini ran on Bun.');
+    expect(files(onBun)[0]?.text).toContain('bucatini ran on Bun.');
     expect(page).toContain(
       '| TCP, 1 stream, up, MTU 1500 | Mbit/s | 1000 | 500 | 200 | 250 | - | 0.50 | 2.00 |',
     );
+    const names = files(everything()).map(({ name }) => name);
+    expect(names).toEqual([
+      ...['comparison.md', 'comparison.svg', 'comparison-throughput.svg'],
+      ...['comparison-latency.svg', 'comparison-udp.svg', 'comparison-cost.svg'],
+    ]);
+    expect(files(RESULT).map(({ name }) => name)).toContain('comparison.svg');
+    for (const { name, text } of files(everything()).slice(1)) {
+      expect(text, name).toContain('prefers-color-scheme: dark');
+      expect(text, name).not.toMatch(/NaN|undefined|Infinity/);
+    }
+    for (const name of names.slice(1)) expect(files(everything())[0]?.text).toContain(`](${name})`);
   });
 
-  it('overview: newest build of each tool, a scale for each row, a word where there is no figure', () => {
-    expect(overviewTable(RESULT)?.head).toEqual(['what', 'unit', 'bucatini', 'pasta', 'slirp4netns']);
+  it('overview: newest build of each tool, better or worse in words, a word where there is no figure', () => {
+    expect(overviewTable(RESULT)?.head).toEqual([
+      ...['what', 'unit', 'bucatini', 'pasta', 'slirp4netns', 'bucatini is', 'no tool'],
+    ]);
     expect(overviewTable(RESULT)?.rows).toContainEqual([
-      'TCP upload, MTU 1500',
-      'Mbit/s',
-      '500',
-      'failed',
-      '250',
+      ...['TCP upload, MTU 1500', 'Mbit/s', '500', 'failed', '250', '2.0 × better', '1000'],
     ]);
     expect(overviewTable({ ...RESULT, measurements: [] })).toBeNull();
+    const rr = (p50Us: number) =>
+      overviewTable({
+        ...RESULT,
+        measurements: [one(RR, 'bucatini', { p50Us }), one(RR, 'pasta-new', { p50Us: 100 })],
+      })?.rows[0]?.slice(2);
+    expect(rr(50)).toEqual(['50.0', '100.0', '-', '2.0 × better']);
+    expect([rr(103)?.at(-1), rr(200)?.at(-1)]).toEqual(['equal', '2.0 × worse']);
     const text = overviewSvg(RESULT);
     const widths = [...text.matchAll(/width="([\d.]+)" height="13"/g)].map(([, width]) => Number(width));
     expect(widths).toHaveLength(6);
     expect(widths[1]).toBe(1);
     expect(widths[2]! / widths[0]!).toBeCloseTo(0.5, 2);
     expect(text).toContain('>failed<');
+  });
+
+  it('README: three bullets with factors, date and versions; the kept ones are those of the newest report', () => {
+    const few = gainsText(RESULT);
+    expect(few).toContain('Measured on 2026-01-02 with bucatini 1 (commit abc, on Node) on 2 processors.');
+    const cells = ['tcp-1-up-65520', 'tcp-1-down-65520', 'connect-out-65520', 'flows-10000-65520'];
+    const measurements = cells.flatMap((cell) => [
+      one(cell, 'bucatini', { mbit: 20_000, perSecond: 10_000 }),
+      one(cell, 'pasta', { mbit: 5000, perSecond: 4000, flows: 5400 }),
+      one(cell, 'slirp4netns', {}, 1, 'refused'),
+    ]);
+    expect(
+      gainsText({ ...RESULT, measurements })
+        .split('\n')
+        .slice(0, 3),
+    ).toEqual([
+      '- **Throughput:** one TCP stream uploads 20.0 Gbit/s (4.0 times as much) and downloads 20.0 Gbit/s (4.0 times).',
+      '- **Connections:** 10,000 new ones per second, 2.5 times as many.',
+      '- **Many connections:** beside 10,000 idle ones a busy stream uploads 20.0 Gbit/s (pasta 5.00 Gbit/s, and only 5,400 could be opened; slirp4netns failed: refused).',
+    ]);
+    const read = (name: string) => readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8');
+    const reports = readdirSync(new URL('../../perf/', import.meta.url))
+      .filter((name) => /^\d{4}-\d{2}-\d{2}-.*\.json$/.test(name))
+      .map((name) => ({ name, result: parseResult(read(`perf/${name}`), name) }));
+    const newest = newestReport(reports);
+    if (newest === null) throw new Error('perf/ has no report');
+    expect(read('README.md'), 'npm run comparison').toContain(gainsText(newest.result));
+    expect(read('docs/comparison.md'), 'npm run comparison').toContain(`perf/${newest.name}`);
   });
 
   it('newest report: a full one has precedence over a later quick one; a soak never counts', () => {
@@ -712,5 +857,16 @@ describe('rendering', () => {
     expect(() => parseResult('{', 'x.json')).toThrow('x.json: not JSON');
     expect(() => parseResult('{"schema":1}', 'x.json')).toThrow('x.json: not a harness result');
     expect(parseResult(JSON.stringify(RESULT), 'x.json')).toEqual(RESULT);
+    const broken = (over: object) => () => parseResult(JSON.stringify({ ...RESULT, ...over }), 'x.json');
+    expect(broken({ cells: {} })).toThrow('x.json: not a harness result: cells is not a list');
+    expect(broken({ peers: [{ name: 'p', kind: 'vde', version: '' }] })).toThrow(
+      'peers[0]: kind is not one of',
+    );
+    expect(broken({ measurements: [{ ...one(UP, 'p', {}), values: null }] })).toThrow(
+      'measurements[0]: values is not a record of numbers',
+    );
+    expect(broken({ measurements: [null] })).toThrow('measurements[0]: not a record');
+    expect(broken({ machine: {} })).toThrow('machine lacks a field');
+    expect(broken({ soak: { samples: 1 } })).toThrow('soak lacks a field');
   });
 });

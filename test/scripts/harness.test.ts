@@ -286,7 +286,7 @@ describeE2e('iperf harness', [requireTool('iperf3', 'apt package iperf3')], () =
     const only = ['--rounds', '1', '--seconds', '1', '--mtu', '65520', '--peers', 'direct'];
     const done = run(...only, '--only', 'tcp-1-up,tcp-1-down,rr-64', '--json', json, '--html', page);
     expect(done.stderr).toMatch(/\[3\/3, 0 s left\] tcp-1-down-65520 round 1 direct: \d+ Mbit\/s/);
-    expect(done.stdout).toMatch(/\| direct \| \d+ \|/);
+    expect(done.stdout).toMatch(/\| direct \| \d[\d.]* \|/);
     expect(done.status).toBe(0);
     const written = parseResult(readFileSync(json, 'utf8'), 'h.json');
     expect(written.measurements).toHaveLength(3);
@@ -297,8 +297,7 @@ describeE2e('iperf harness', [requireTool('iperf3', 'apt package iperf3')], () =
     }
     const text = readFileSync(page, 'utf8');
     expect(text).toMatch(/<svg[\s\S]*<\/svg>/);
-    // XML namespace names are not loaded.
-    expect(text.replaceAll(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|<script|<link/);
+    expect(text).not.toMatch(/https?:|<link|\ssrc=/);
   });
 
   it('--scaling: several pairs of iperf3 at once, added up; a table and a plot by lanes', () => {

@@ -1,12 +1,13 @@
 /** A result as Markdown. Pure. */
 import type { Result } from '../result.ts';
+import { chapters } from './chapters.ts';
+import { overviewTable, toolsOf } from './overview.ts';
 import {
   Figures,
   HOW_TO_READ,
   machineText,
   optionsText,
   peerTable,
-  sections,
   soakTable,
   type Table,
   targetSummary,
@@ -43,7 +44,11 @@ export function markdown(result: Result, title = `Measured on ${result.date}`): 
     if (samples) parts.push(markdownTable(samples));
   } else {
     parts.push(HOW_TO_READ);
-    for (const section of sections(figures)) parts.push(`## ${section.title}`, markdownTable(section.table));
+    const overview = overviewTable(result);
+    if (result.mode !== 'scaling' && overview !== null && toolsOf(figures).length > 1)
+      parts.push('## Summary', markdownTable(overview));
+    for (const { title, table } of chapters(figures).flatMap((chapter) => chapter.sections))
+      parts.push(`## ${title}`, markdownTable(table));
     // The targets come after the figures: someone who measured only some cells looks for these first.
     const targets = targetTable(figures);
     if (result.mode !== 'scaling') parts.push('## Targets', targetSummary(figures));

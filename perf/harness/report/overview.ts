@@ -3,8 +3,11 @@
  * docs/comparison.svg: throughput, connections, small requests, start; good and bad results. Pure.
  */
 import { METRICS, type PeerInfo, type Result } from '../result.ts';
+import { peerColours } from './palette.ts';
 import { Figures } from './statistics.ts';
-import { figure, type Table } from './tables.ts';
+import { svgFile } from './svg.ts';
+import type { Table } from './tables.ts';
+import { timesText } from './units.ts';
 
 /** Cells of harness/matrix.ts in the order of display, with a self-contained title. */
 const CELLS: readonly (readonly [cell: string, title: string])[] = [
@@ -18,104 +21,125 @@ const CELLS: readonly (readonly [cell: string, title: string])[] = [
   ['start-65520', 'Start and end of a network with `true` in it'],
 ];
 
-interface Bar {
-  readonly tool: string;
-  readonly value: number | null;
-  readonly text: string;
-}
-
-interface Group {
+/** A row of the summary. */
+export interface SummaryRow {
   readonly title: string;
   /** Unit, with "less is better" where that is so. */
   readonly unit: string;
-  readonly bars: readonly Bar[];
+  readonly bars: readonly { readonly tool: string; readonly value: number | null; readonly text: string }[];
+  readonly direct: string | null;
+  /** bucatini against the best stock tool, as "6.1 × better"; null: one of the two has no figure. */
+  readonly verdict: string | null;
 }
 
-/** bucatini with default options, then the newest build of each stock tool, which is the one named last. */
-function toolsOf(figures: Figures): PeerInfo[] {
+/**
+ * bucatini with default options, then the newest build of each stock tool, which is the one named last. Without
+ * stock tools all builds and plans of bucatini.
+ */
+export function toolsOf(figures: Figures): PeerInfo[] {
+  if (figures.stock.length === 0) return figures.result.peers.filter(({ kind }) => kind === 'bucatini');
   const newest = (kind: PeerInfo['kind']) => figures.stock.findLast((peer) => peer.kind === kind);
   return [figures.ours, newest('pasta'), newest('slirp4netns')].flatMap((peer) => peer ?? []);
 }
 
-/** Those of CELLS that were measured. */
-function groupsOf(figures: Figures): Group[] {
-  return CELLS.flatMap(([cell, title]) => {
+/** "pasta 0.0~git20261002.cba3570-1": a tool prints its name in one way or another. */
+export const versionText = ({ kind, version }: PeerInfo): string =>
+  `${kind} ${version.replace(/^\w+ (version )?/, '')}`;
+
+/** Stock tools stand for their kind, whatever the build is called. */
+const labelsOf = (figures: Figures): string[] =>
+  toolsOf(figures).map(({ kind, name }) => (figures.stock.length === 0 ? name : kind));
+
+/** Figures within this share of each other are called equal: no harness run tells them apart. */
+const EQUAL = 0.05;
+
+/** @param base  not 0 */
+function verdictOf(ours: number, base: number, better: 'more' | 'less'): string {
+  if (Math.abs(ours / base - 1) <= EQUAL) return 'equal';
+  const gain = better === 'more' ? ours / base : base / ours;
+  if (!(gain > 0)) return 'worse';
+  return gain > 1 ? `${timesText(gain)} × better` : `${timesText(1 / gain)} × worse`;
+}
+
+/** Those of CELLS that were measured; where none was, the first cells of the result. */
+export function summaryRows(figures: Figures): SummaryRow[] {
+  const { cells } = figures.result;
+  const chosen = CELLS.filter(([cell]) => figures.metrics(cell).length > 0);
+  const rows =
+    chosen.length > 0
+      ? chosen
+      : cells.slice(0, CELLS.length).map(({ id, text, mtu }) => [id, `${text}, MTU ${mtu}`] as const);
+  return rows.flatMap(([cell, title]) => {
     const metric = figures.metrics(cell)[0];
     if (metric === undefined) return [];
-    const { label, better } = METRICS[metric];
-    const bars = toolsOf(figures).map(({ kind, name }) => {
+    const unit = figures.unit([cell], metric);
+    const { better } = METRICS[metric];
+    const labels = labelsOf(figures);
+    const bars = toolsOf(figures).map(({ name }, i) => {
       const value = figures.median(cell, name, metric);
-      return { tool: kind, value, text: value === null ? 'failed' : figure(value, metric) };
+      const missing = figures.of(cell, name).length === 0 ? '-' : 'failed';
+      return { tool: labels[i] ?? name, value, text: value === null ? missing : unit.text(value) };
     });
-    return [{ title, unit: better === 'more' ? label : `${label}, less is better`, bars }];
+    const ours = figures.ours === null ? null : figures.median(cell, figures.ours.name, metric);
+    const direct = figures.directMedian(cell, metric);
+    // Of those in the row: older builds stand in the tables.
+    const others = toolsOf(figures).flatMap(({ kind }, i) =>
+      kind === 'bucatini' ? [] : (bars[i]?.value ?? []),
+    );
+    const best = others.length === 0 ? null : better === 'more' ? Math.max(...others) : Math.min(...others);
+    const verdict = ours === null || best === null || best === 0 ? null : verdictOf(ours, best, better);
+    return [
+      {
+        ...{ title, bars },
+        unit: better === 'more' ? unit.label : `${unit.label}, less is better`,
+        direct: direct === null ? null : unit.text(direct),
+        verdict,
+      },
+    ];
   });
 }
 
-/** The figures as a table. null: none of CELLS was measured. */
+/** The summary as a table. null: nothing was measured. */
 export function overviewTable(result: Result): Table | null {
   const figures = new Figures(result);
-  const groups = groupsOf(figures);
-  if (groups.length === 0) return null;
+  const rows = summaryRows(figures);
+  if (rows.length === 0) return null;
+  const hasVerdict = rows.some(({ verdict }) => verdict !== null);
+  const hasDirect = rows.some(({ direct }) => direct !== null);
   return {
-    head: ['what', 'unit', ...toolsOf(figures).map(({ kind }) => kind)],
+    head: [
+      'what',
+      'unit',
+      ...labelsOf(figures),
+      ...(hasVerdict ? ['bucatini is'] : []),
+      ...(hasDirect ? ['no tool'] : []),
+    ],
     words: 2,
-    rows: groups.map(({ title, unit, bars }) => [title, unit, ...bars.map(({ text }) => text)]),
+    rows: rows.map(({ title, unit, bars, verdict, direct }) => [
+      ...[title, unit],
+      ...bars.map(({ text }) => text),
+      ...(hasVerdict ? [verdict ?? '-'] : []),
+      ...(hasDirect ? [direct ?? '-'] : []),
+    ]),
   };
 }
 
-const WIDTH = 860;
-const COLUMNS = 2;
-const GAP = 24;
-const PAD = 16;
-const TITLE_HEIGHT = 20;
-const BAR_HEIGHT = 16;
-const GROUP_HEIGHT = TITLE_HEIGHT + 3 * BAR_HEIGHT + 18;
-const NAME_WIDTH = 82;
-const FIGURE_WIDTH = 52;
-/** Colours of Okabe and Ito, as in charts.ts, which colour-blind readers can distinguish. */
-const COLOURS: Readonly<Record<string, string>> = {
-  bucatini: '#D55E00',
-  pasta: '#0072B2',
-  slirp4netns: '#009E73',
-};
-
-const escaped = (text: string): string =>
-  text.replaceAll('`', '').replaceAll('&', '&amp;').replaceAll('<', '&lt;');
-
-function groupSvg({ title, unit, bars }: Group, x: number, y: number, width: number): string {
-  const room = width - NAME_WIDTH - FIGURE_WIDTH;
-  const most = Math.max(...bars.map(({ value }) => value ?? 0), Number.MIN_VALUE);
-  const rows = bars.map(({ tool, value, text }, i) => {
-    const barY = y + TITLE_HEIGHT + i * BAR_HEIGHT;
-    const length = Math.max(((value ?? 0) / most) * room, 1).toFixed(1);
-    const base = barY + BAR_HEIGHT - 5;
-    return [
-      `<text x="${x + NAME_WIDTH - 6}" y="${base}" text-anchor="end">${tool}</text>`,
-      `<rect x="${x + NAME_WIDTH}" y="${barY + 1}" width="${length}" height="${BAR_HEIGHT - 3}" fill="${COLOURS[tool]}"/>`,
-      `<text x="${(x + NAME_WIDTH + Number(length) + 4).toFixed(1)}" y="${base}">${text}</text>`,
-    ].join('');
-  });
-  const head = `<text x="${x}" y="${y + 12}"><tspan font-weight="bold">${escaped(title)}</tspan> (${escaped(unit)})</text>`;
-  return [head, ...rows].join('\n');
-}
-
-/**
- * The chart, with a white background so that it is readable on a dark page; each group of bars has its own
- * scale.
- */
+/** The chart of the summary: one group for each row, each with its own scale. */
 export function overviewSvg(result: Result): string {
-  const groups = groupsOf(new Figures(result));
-  const width = (WIDTH - 2 * PAD - (COLUMNS - 1) * GAP) / COLUMNS;
-  const height = 2 * PAD + Math.ceil(groups.length / COLUMNS) * GROUP_HEIGHT;
-  const drawn = groups.map((group, i) =>
-    groupSvg(group, PAD + (i % COLUMNS) * (width + GAP), PAD + Math.floor(i / COLUMNS) * GROUP_HEIGHT, width),
-  );
-  return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}" font-family="sans-serif" font-size="11">`,
-    `<title>bucatini, pasta and slirp4netns, measured on ${escaped(result.date)}</title>`,
-    `<rect width="${WIDTH}" height="${height}" fill="#ffffff"/>`,
-    ...drawn,
-    '</svg>',
-    '',
-  ].join('\n');
+  const figures = new Figures(result);
+  const tools = toolsOf(figures);
+  const groups = summaryRows(figures).map(({ title, unit, bars }) => ({
+    title,
+    unit,
+    bars: bars.map(({ tool, value, text }, i) => ({
+      name: tool,
+      classes: `p${i}`,
+      value,
+      ...{ low: value ?? 0, high: value ?? 0 },
+      text,
+    })),
+  }));
+  const versions = tools.map(versionText);
+  const title = `${versions.join(', ')}: measured on ${result.date}`;
+  return svgFile(title, peerColours(tools), [{ title, groups, hasOwnScales: true }]);
 }

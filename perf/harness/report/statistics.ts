@@ -7,6 +7,7 @@ import {
   type PeerInfo,
   type Result,
 } from '../result.ts';
+import { type Unit, unitFor } from './units.ts';
 
 export function median(values: readonly number[]): number | null {
   const sorted = [...values].sort((a, b) => a - b);
@@ -15,6 +16,11 @@ export function median(values: readonly number[]): number | null {
   if (upper === undefined) return null;
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? upper) + upper) / 2;
 }
+
+/** One figure of a measurement. p95 stands only in the distribution. */
+export const valueIn = (measurement: Measurement, metric: Metric): number | undefined =>
+  measurement.values[metric] ??
+  (metric === 'p95Us' ? measurement.distribution?.find(([percent]) => percent === 95)?.[1] : undefined);
 
 export interface Summary {
   readonly median: number;
@@ -55,7 +61,7 @@ export class Figures {
   summary(cell: string, peer: string, metric: Metric): Summary | null {
     return summarize(
       this.of(cell, peer).flatMap((m) => {
-        const value = m.values[metric];
+        const value = valueIn(m, metric);
         return value === undefined ? [] : [value];
       }),
     );
@@ -63,6 +69,11 @@ export class Figures {
 
   median(cell: string, peer: string, metric: Metric): number | null {
     return this.summary(cell, peer, metric)?.median ?? null;
+  }
+
+  /** Why a peer has no figure in a cell: the error of its first failed round. null: it has not failed. */
+  error(cell: string, peer: string): string | null {
+    return this.of(cell, peer).find(({ error }) => error !== null)?.error ?? null;
   }
 
   /** Number of rounds that ended with an error and without this metric. */
@@ -119,10 +130,23 @@ export class Figures {
 
   /** Metrics that occur in a cell, in the order of METRICS: the first is the main one. */
   metrics(cell: string): Metric[] {
-    const there = new Set(
-      this.result.measurements.filter((m) => m.cell === cell).flatMap((m) => Object.keys(m.values)),
+    const there = this.result.measurements.filter((m) => m.cell === cell);
+    return METRIC_NAMES.filter((metric) => there.some((m) => valueIn(m, metric) !== undefined));
+  }
+
+  /** The unit in which a metric of several cells is shown. */
+  unit(cells: readonly string[], metric: Metric): Unit {
+    const highest = cells.map((cell) =>
+      Math.max(...this.result.peers.map(({ name }) => this.median(cell, name, metric) ?? 0)),
     );
-    return METRIC_NAMES.filter((metric) => there.has(metric));
+    return unitFor(
+      metric,
+      highest.filter((value) => value > 0),
+    );
+  }
+
+  hasDistribution(cell: string): boolean {
+    return this.result.measurements.some((m) => m.cell === cell && (m.distribution?.length ?? 0) > 0);
   }
 
   /** For each percentile the median over all rounds. */

@@ -1,6 +1,8 @@
 /** Tables that the Markdown and the HTML report share. Pure. */
-import { METRICS, type Metric, type Result } from '../result.ts';
+import { matrix } from '../matrix.ts';
+import { type CellInfo, METRICS, type Result } from '../result.ts';
 import { Figures, ratio, type Summary } from './statistics.ts';
+import { figure, type Unit, unitFor } from './units.ts';
 import { boundText, judgeTargets } from './verdicts.ts';
 
 export interface Table {
@@ -11,6 +13,7 @@ export interface Table {
 }
 
 export interface Section {
+  readonly workload: string;
   readonly title: string;
   readonly cells: readonly string[];
   readonly table: Table;
@@ -19,19 +22,13 @@ export interface Section {
 }
 
 const DASH = '-';
-export function figure(value: number | null, metric: Metric): string {
-  if (value === null) return DASH;
-  const { digits } = METRICS[metric];
-  // These measurements have at most three significant digits.
-  return value.toFixed(digits === 0 && !Number.isInteger(value) && Math.abs(value) < 10 ? 2 : digits);
-}
 const times = (value: number | null): string => (value === null ? DASH : value.toFixed(2));
 
 const failedText = (failed: number, rounds: number): string =>
   failed === 0 ? '' : ` (${failed} of ${failed + rounds} failed)`;
 
-const spread = ({ low, high, rounds }: Summary, metric: Metric, failed: number): string =>
-  `${figure(low, metric)}–${figure(high, metric)}${failedText(failed, rounds)}`;
+const spread = ({ low, high, rounds }: Summary, unit: Unit, failed: number): string =>
+  `${unit.text(low)}–${unit.text(high)}${failedText(failed, rounds)}`;
 
 export const WORKLOAD_TITLES: Readonly<Record<string, string>> = {
   tcp: 'TCP throughput',
@@ -93,13 +90,17 @@ function scalingTable(figures: Figures): Table {
 export function targetTable(figures: Figures): Table | null {
   const rows = judgeTargets(figures)
     .filter(({ reached }) => reached !== null)
-    .map(({ target, measured, bound, reached }) => [
-      `${target.text}${target.isStretch ? ' (stretch)' : ''}`,
-      `${METRICS[target.metric].label} ${boundText(target)}`,
-      figure(bound, target.metric),
-      figure(measured, target.metric),
-      reached ? 'yes' : '**no**',
-    ]);
+    .map(({ target, measured, bound, reached }) => {
+      const unit = unitFor(target.metric, [Math.max(measured ?? 0, bound ?? 0)]);
+      const text = (value: number | null): string => (value === null ? DASH : unit.text(value));
+      return [
+        `${target.text}${target.isStretch ? ' (stretch)' : ''}`,
+        `${unit.label} ${boundText(target)}`,
+        text(bound),
+        text(measured),
+        reached ? 'yes' : '**no**',
+      ];
+    });
   if (rows.length === 0) return null;
   return { head: ['what', 'bound', 'in figures', 'measured', 'reached'], words: 2, rows };
 }
@@ -114,21 +115,40 @@ export function targetSummary(figures: Figures): string {
   return `${targets} reached, ${missed} missed${open === 0 ? '' : `; ${open} others not measured in this run`}.`;
 }
 
+/**
+ * Cells in the order of the matrix, whatever the order in a file that was put together from several runs. Others
+ * follow as they are.
+ */
+export function inMatrixOrder(cells: readonly CellInfo[]): CellInfo[] {
+  const known = matrix({ mtus: [...new Set(cells.map(({ mtu }) => mtu))] }).map(({ id }) => id);
+  const place = ({ id }: CellInfo): number => (known.includes(id) ? known.indexOf(id) : known.length);
+  return [...cells].sort((a, b) => place(a) - place(b));
+}
+
 export function sections(figures: Figures): Section[] {
   const { result } = figures;
-  const workloads = [...new Set(result.cells.map((cell) => cell.workload))];
+  const inOrder = inMatrixOrder(result.cells);
+  const workloads = [...new Set(inOrder.map((cell) => cell.workload))];
   return workloads.map((workload) => {
-    const cells = result.cells.filter((cell) => cell.workload === workload);
-    const section = { title: WORKLOAD_TITLES[workload] ?? workload, cells: cells.map(({ id }) => id) };
+    const cells = inOrder.filter((cell) => cell.workload === workload);
+    const title = WORKLOAD_TITLES[workload] ?? workload;
+    const section = { workload, title, cells: cells.map(({ id }) => id) };
     if (workload === SCALING) return { ...section, table: scalingTable(figures), isScaling: true };
     const first = cells[0];
     const metrics = first === undefined ? [] : figures.metrics(first.id);
     const main = metrics[0];
     const others = metrics.slice(1);
+    const unit =
+      main === undefined
+        ? null
+        : figures.unit(
+            cells.map(({ id }) => id),
+            main,
+          );
     const head = [
       'cell',
       'tool',
-      main === undefined ? '' : METRICS[main].label,
+      unit?.label ?? '',
       'min–max',
       '/ direct',
       '/ best peer',
@@ -138,7 +158,7 @@ export function sections(figures: Figures): Section[] {
       result.peers.flatMap((peer) => {
         if (figures.of(cell.id, peer.name).length === 0) return [];
         // No peer has a figure: the table shows the failures.
-        if (main === undefined)
+        if (main === undefined || unit === null)
           return [[`${cell.text}, MTU ${cell.mtu}`, peer.name, 'failed', ...head.slice(3).map(() => DASH)]];
         const summary = figures.summary(cell.id, peer.name, main);
         const value = summary?.median ?? null;
@@ -146,8 +166,8 @@ export function sections(figures: Figures): Section[] {
           [
             `${cell.text}, MTU ${cell.mtu}`,
             peer.name,
-            summary === null ? 'failed' : figure(value, main),
-            summary === null ? DASH : spread(summary, main, figures.failedRounds(cell.id, peer.name, main)),
+            summary === null ? 'failed' : unit.text(summary.median),
+            summary === null ? DASH : spread(summary, unit, figures.failedRounds(cell.id, peer.name, main)),
             times(ratio(value, figures.directMedian(cell.id, main))),
             times(ratio(value, figures.best(cell.id, main)?.median ?? null)),
             ...others.map((metric) => figure(figures.median(cell.id, peer.name, metric), metric)),
@@ -159,6 +179,27 @@ export function sections(figures: Figures): Section[] {
   });
 }
 
+/** Loss of UDP by offered load, a column for each tool. null: no load was offered. */
+export function lossTable(figures: Figures): Table | null {
+  const { cells, peers } = figures.result;
+  const offered = cells.filter(({ id }) => /^udp-\d+-\d+-/.test(id));
+  const of = (cell: string, peer: string): string => {
+    const value = figures.median(cell, peer, 'lossPercent');
+    if (value !== null) return figure(value, 'lossPercent');
+    return figures.of(cell, peer).length === 0 ? DASH : 'failed';
+  };
+  if (offered.length === 0) return null;
+  const there = peers.filter(({ name }) => offered.some(({ id }) => figures.of(id, name).length > 0));
+  return {
+    head: ['loss in per cent', ...there.map(({ name }) => name)],
+    words: 1,
+    rows: offered.map(({ id, text }) => [
+      text.replace(/^UDP, /, ''),
+      ...there.map(({ name }) => of(id, name)),
+    ]),
+  };
+}
+
 export function peerTable(result: Result): Table {
   return {
     head: ['tool', 'version', 'threads'],
@@ -167,8 +208,7 @@ export function peerTable(result: Result): Table {
   };
 }
 
-export function machineText(result: Result): string {
-  const { machine } = result;
+export function machineText({ machine }: Pick<Result, 'machine'>): string {
   return [
     machine.cpu,
     `${machine.cores} cores`,

@@ -1,8 +1,8 @@
 /** Parameters and results of a workload, and functions that workloads share. */
-import { fileURLToPath } from 'node:url';
 import type { Cell } from '../matrix.ts';
 import type { Guest } from '../peers.ts';
 import { type Argv, cpuSeconds, Daemon, memoryMib, run, until } from '../processes.ts';
+import { type PROGRAMS, programFile } from '../programs.ts';
 import type { Measurement } from '../result.ts';
 import type { World } from '../world.ts';
 
@@ -27,12 +27,10 @@ export const nextPort = (count = 1): number => {
   return port;
 };
 
-export const trafficProgram = (name: string, ...args: readonly (string | number)[]): Argv => [
-  process.execPath,
-  '--no-warnings',
-  fileURLToPath(new URL(`../traffic/${name}.ts`, import.meta.url)),
-  ...args.map(String),
-];
+export const trafficProgram = (
+  name: Exclude<keyof typeof PROGRAMS, 'main' | 'line-emulator'>,
+  ...args: readonly (string | number)[]
+): Argv => [process.execPath, '--no-warnings', programFile(name), ...args.map(String)];
 
 /**
  * Start a server and wait until it reports that it listens.

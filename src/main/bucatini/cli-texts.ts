@@ -6,8 +6,14 @@
 
 import { namesOf } from '../cli/option-fields.ts';
 import { defaultText, helpLines, shellScriptPrinting, wrap } from '../cli/option-texts.ts';
+import { BENCH_OPTIONS } from './bench-options.ts';
 import { COMMAND_NAMES, type CommandName } from './commands.ts';
-import { OPTIONS, type OptionSpec } from './options.ts';
+import { type OptionSpec, OPTIONS as START_OPTIONS } from './options.ts';
+
+/** Of all commands. */
+const OPTIONS: readonly OptionSpec[] = [...START_OPTIONS, ...BENCH_OPTIONS].sort(
+  (a, b) => Number(a.group === 'General') - Number(b.group === 'General'),
+);
 
 interface CommandText {
   readonly operands: string;
@@ -87,6 +93,12 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     summary: 'Undo switch-over.',
     about:
       'Removes exactly what switch-over made: the configuration file, the links, and those directories that it made and that are empty. A file that was edited since is left alone; switch-back then says so and exits with status 1. Works without dist and node_modules, too.',
+  },
+  bench: {
+    operands: '[OPTIONS] [NEW.json]',
+    summary: 'Measure throughput, latency and cost beside pasta, slirp4netns and a bare link.',
+    about:
+      'Measures bucatini, pasta, slirp4netns and a bare veth in turn (A B C, C B A, ...), in namespaces of its own, and prints a report in Markdown: medians, spread, ratios, and which targets were reached. Needs iperf3 and iproute2, but no privileges. Progress goes to standard error; Ctrl-C ends it with a report of what was measured so far. --plan lists the cells. The status is 2 for errors in the options, 3 when a check or a soak failed. The README in perf/ of the repository explains the cells and the result.',
   },
   'bug-report': {
     operands: '[API-SOCKET...]',

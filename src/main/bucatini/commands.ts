@@ -16,6 +16,7 @@ export const COMMAND_NAMES = [
   'metrics',
   'switch-over',
   'switch-back',
+  'bench',
   'bug-report',
 ] as const;
 export type CommandName = (typeof COMMAND_NAMES)[number];

@@ -91,6 +91,8 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         if (unprinted !== undefined) throw unprinted;
         return status;
       }
+      case 'bench':
+        throw new Error('only the launcher starts it (bin/bucatini): it is another program');
       case 'bug-report':
         return await (await import('./bug-report.ts')).bugReport(ownVersion(), operands, env);
     }
