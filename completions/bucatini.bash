@@ -40,6 +40,7 @@ _bucatini() {
           ;;
         --threads)
           COMPREPLY=($(compgen -W 'auto fused pipeline lanes=' -- "$cur"))
+          [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace 2>/dev/null
           return
           ;;
         --log-level)
@@ -83,6 +84,7 @@ _bucatini() {
           ;;
         --threads)
           COMPREPLY=($(compgen -W 'auto fused pipeline lanes=' -- "$cur"))
+          [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace 2>/dev/null
           return
           ;;
         --log-level)

@@ -41,7 +41,7 @@ complete -c bucatini -n '__fish_seen_subcommand_from run' -l stats -d 'Print cou
 complete -c bucatini -n '__fish_seen_subcommand_from run' -l log-level -x -a 'error warning info debug' -d 'Messages on standard error'
 complete -c bucatini -n '__fish_seen_subcommand_from run' -s h -l help -d 'Print this text'
 complete -c bucatini -n '__fish_seen_subcommand_from run' -l version -d 'Print the version'
-complete -c bucatini -n '__fish_seen_subcommand_from run' -x -a '(__fish_complete_subcommand)'
+complete -c bucatini -n '__fish_seen_subcommand_from run' -x -a '(__fish_complete_subcommand --fcs-skip=2 --address --gateway --dns --interface-name --mtu --publish -p --api-socket --host-loopback --multicast --outbound-interface --allow --deny --policy --rate --delay --loss --impair --threads --pool-size --pcap --log-level)'
 complete -c bucatini -n '__fish_seen_subcommand_from attach' -l address -x -d 'Address inside, at most one per family'
 complete -c bucatini -n '__fish_seen_subcommand_from attach' -l gateway -x -d 'Default gateway inside, at most one per family'
 complete -c bucatini -n '__fish_seen_subcommand_from attach' -l dns -x -a 'none' -d 'Resolver for queries from inside'

@@ -72,4 +72,4 @@ complete -c pasta -l no-splice -d 'Connections from the host\'s loopback arrive 
 complete -c pasta -l splice-only -d 'Make no interface'
 complete -c pasta -s F -l fd -x -d 'Use this descriptor instead of making an interface'
 complete -c pasta -l chroot-fallback -d 'Isolate from the files of the host by chroot where pivot_root does not work (as root in an initramfs)'
-complete -c pasta -x -a '(__fish_complete_subcommand)'
+complete -c pasta -x -a '(__fish_complete_subcommand --fcs-skip=1 --stats --log-file -l --log-size --runas --conf-path -c --api-socket --multicast --allow --deny --policy --rate --delay --loss --impair --pcap -p --pid -P --mtu -m --address -a --netmask -n --mac-addr -M --gateway -g --interface -i --outbound -o --outbound-if4 --outbound-if6 --dns -D --dns-forward --dns-host --search -S --hostname -H --fqdn --map-host-loopback --map-guest-addr --tcp-ports -t --udp-ports -u --tcp-ns -T --udp-ns -U --ns-ifname -I --userns --netns --ns-mac-addr --fd -F)'

@@ -103,6 +103,9 @@ function bashArguments({ options, operands, words }: Arguments, depth: number): 
   const cases = [...byReply].flatMap(([reply, names]) => [
     `${pad}  ${names.join(' | ')})`,
     ...(reply === '' ? [] : [`${pad}    COMPREPLY=(${reply})`]),
+    ...(/=[ ']/.test(reply)
+      ? [`${pad}    [[ $\{COMPREPLY[0]-} != *= ]] || compopt -o nospace 2>/dev/null`]
+      : []),
     `${pad}    return`,
     `${pad}    ;;`,
   ]);
@@ -228,8 +231,11 @@ esac
 
 const fishQuoted = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
 
-/** @param when  options of `complete` that say for which command the lines are */
-function fishArguments(start: string, { options, operands, words }: Arguments): string[] {
+/**
+ * @param start   `complete` with the options that say for which command the lines are
+ * @param before  words before the options
+ */
+function fishArguments(start: string, { options, operands, words }: Arguments, before: number): string[] {
   const lines = options.map((option) => {
     const names = `${option.short === undefined ? '' : ` -s ${option.short}`} -l ${option.name}`;
     const about = ` -d ${fishQuoted(clause(option.help))}`;
@@ -241,7 +247,12 @@ function fishArguments(start: string, { options, operands, words }: Arguments): 
   });
   if (words !== undefined) lines.push(`${start} -a ${fishQuoted(words.join(' '))}`);
   if (operands === 'files') lines.push(`${start} -F`);
-  if (operands === 'command') lines.push(`${start} -x -a '(__fish_complete_subcommand)'`);
+  if (operands === 'command') {
+    const valued = options
+      .filter(({ value }) => value !== undefined)
+      .flatMap(({ name, short }) => [`--${name}`, ...(short === undefined ? [] : [`-${short}`])]);
+    lines.push(`${start} -x -a '(__fish_complete_subcommand --fcs-skip=${before} ${valued.join(' ')})'`);
+  }
   return lines;
 }
 
@@ -250,7 +261,7 @@ export function fishCompletion(program: ProgramWithCommands | PlainProgram): str
   const { name } = program;
   const start = `complete -c ${name}`;
   const lines = [`# fish completion for ${name}; ${HEAD}`, `${start} -f`];
-  if (!('commands' in program)) return `${[...lines, ...fishArguments(start, program)].join('\n')}\n`;
+  if (!('commands' in program)) return `${[...lines, ...fishArguments(start, program, 1)].join('\n')}\n`;
   const none = `${start} -n __fish_use_subcommand`;
   for (const command of program.commands)
     lines.push(`${none} -a ${command.name} -d ${fishQuoted(command.summary.replace(/\.$/, ''))}`);
@@ -262,6 +273,6 @@ export function fishCompletion(program: ProgramWithCommands | PlainProgram): str
     `${start} -n '__fish_seen_subcommand_from help' -a '${program.commands.map((c) => c.name).join(' ')}'`,
   );
   for (const command of program.commands)
-    lines.push(...fishArguments(`${start} -n '__fish_seen_subcommand_from ${command.name}'`, command));
+    lines.push(...fishArguments(`${start} -n '__fish_seen_subcommand_from ${command.name}'`, command, 2));
   return `${lines.join('\n')}\n`;
 }

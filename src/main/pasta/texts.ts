@@ -113,8 +113,7 @@ const EXAMPLES: readonly Example[] = [
   ],
 ];
 
-/** For completion. */
-export const PROGRAM: PlainProgram = { name: 'pasta', options: SHOWN_OPTIONS, operands: 'command' };
+const PROGRAM: PlainProgram = { name: 'pasta', options: SHOWN_OPTIONS, operands: 'command' };
 
 /** File name in dist/texts -> content; bin/pasta reads them. */
 export function generatedTexts(version: string): ReadonlyMap<string, string> {
