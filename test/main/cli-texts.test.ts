@@ -5,13 +5,14 @@ import { describe, expect, it } from 'vitest';
 import { COMMANDS, generatedDocs, generatedTexts, helpText } from '../../src/main/bucatini/cli-texts.ts';
 import { OPTIONS } from '../../src/main/bucatini/options.ts';
 import { causes, countersMarkdown } from '../../src/main/cli/counter-texts.ts';
+import { generatedDocs as ofPesto } from '../../src/main/pasta/pesto/texts.ts';
 import { generatedDocs as ofPasta } from '../../src/main/pasta/texts.ts';
 import { generatedDocs as ofSlirp4netns } from '../../src/main/slirp4netns/texts.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { repoRoot } from './source-tree.ts';
 
-const generated = new Map([...generatedDocs(), ...ofPasta(), ...ofSlirp4netns()]);
+const generated = new Map([...generatedDocs(), ...ofPasta(), ...ofSlirp4netns(), ...ofPesto()]);
 
 describe('texts from the option table', () => {
   it.each([...generated])('%s matches the option tables (else: npm run docs)', (file, text) => {
