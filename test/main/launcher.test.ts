@@ -44,13 +44,19 @@ describe('launcher without Node', () => {
         stderr: '',
       });
       expect(launch(['help'], { env: {} }).stdout).toBe(overviewText());
-      expect(launch(['--version'], { env: {} }).stdout).toBe(`bucatini ${VERSION}\n`);
+      for (const version of ['--version', '-V', 'version'])
+        expect(launch([version], { env: {} }).stdout).toBe(`bucatini ${VERSION}\n`);
       for (const command of COMMAND_NAMES) {
         expect(launch([command, '--help'], { env: {} })).toMatchObject({
           status: 0,
           stdout: helpText(command),
         });
-        expect(launch([command, '-h'], { env: {} }).stdout).toBe(helpText(command));
+        for (const args of [
+          [command, '-h'],
+          ['help', command],
+          ['--help', command],
+        ])
+          expect(launch(args, { env: {} }).stdout).toBe(helpText(command));
         expect(launch([command, '--version'], { env: {} }).stdout).toBe(`bucatini ${VERSION}\n`);
       }
       const without = launch(['doctor']);
@@ -102,7 +108,14 @@ describe('launcher without Node', () => {
   it('nothing, an unknown command, no build: one line, status 1', () => {
     for (const [args, text] of [
       [[], 'no command given'],
-      [['frobnicate'], 'frobnicate: unknown command'],
+      [['frobnicate'], 'frobnicate: unknown command; write bucatini run, '],
+      [['help', 'frobnicate'], 'frobnicate: unknown command; write bucatini run, '],
+      [['runn'], 'runn: unknown command; did you mean run\\?'],
+      [['dcotor'], 'dcotor: unknown command; did you mean doctor\\?'],
+      [['self'], 'self: unknown command; did you mean selftest\\?'],
+      [['bug_report'], 'bug_report: unknown command; did you mean bug-report\\?'],
+      [['help', 'atach'], 'atach: unknown command; did you mean attach\\?'],
+      [['*'], '\\*: unknown command; write'],
       [['--frobnicate'], '--frobnicate: unknown command'],
     ] as const) {
       const result = launch(args);

@@ -431,6 +431,7 @@ describe('parsing', () => {
 
   it('unknown option: the error suggests a similar one, else the list', () => {
     expect(message(['--mut', '1500'])).toBe('--mut: unknown option; did you mean --mtu?');
+    expect(message(['--foo'])).toBe('--foo: unknown option; bucatini run --help lists the options');
     expect(message(['--wibble'])).toContain('bucatini run --help');
     expect(message(['-x'])).toContain('unknown option');
     expect(message(['--two words\nand a line'])).not.toContain('\n');

@@ -3,9 +3,27 @@
  * Help, version and docs/cli.md, all from the option table. The build writes help and version into
  * dist/texts; the launcher prints them from there without starting the runtime.
  */
-
+import {
+  bashCompletion,
+  fishCompletion,
+  type OperandKind,
+  type ProgramWithCommands,
+  zshCompletion,
+} from '../cli/completion.ts';
 import { namesOf } from '../cli/option-fields.ts';
-import { defaultText, helpLines, shellScriptPrinting, wrap } from '../cli/option-texts.ts';
+import {
+  defaultText,
+  type Example,
+  helpLines,
+  manExamples,
+  manHead,
+  manLines,
+  manProse,
+  manSeeAlso,
+  roff,
+  shellScriptPrinting,
+  wrap,
+} from '../cli/option-texts.ts';
 import { BENCH_OPTIONS } from './bench-options.ts';
 import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { type OptionSpec, OPTIONS as START_OPTIONS } from './options.ts';
@@ -86,7 +104,7 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     operands: '',
     summary: "Make this user's Podman and Buildah use bucatini's pasta and slirp4netns.",
     about:
-      "Links bucatini's pasta and slirp4netns into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
+      "Links bucatini's pasta, slirp4netns and pesto into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
   },
   'switch-back': {
     operands: '',
@@ -124,7 +142,7 @@ export function overviewText(): string {
     '',
     ...lines,
     '',
-    '`bucatini COMMAND --help` lists its options; `bucatini --version` prints the version.',
+    '`bucatini help COMMAND` lists its options; `bucatini version` prints the version.',
     '',
   ].join('\n');
 }
@@ -150,7 +168,7 @@ export function cliMarkdown(): string {
     '',
     '<!-- Made from src/main/bucatini/options.ts by scripts/cli-docs.ts; change the table there and run it again. -->',
     '',
-    'Options come before the operands and end at the first word that is not an option, or at `--`. A value follows its option after a space (`--mtu 1500`, `-p 8080:80`), after `=` (`--mtu=1500`) or directly after a short name (`-p8080:80`). An error is one line on standard error, with status 1.',
+    "Options come before the operands and end at the first word that is not an option, or at `--`. A value follows its option after a space (`--mtu 1500`, `-p 8080:80`), after `=` (`--mtu=1500`) or directly after a short name (`-p8080:80`). An error is one line on standard error, with status 1. `bucatini help COMMAND` and `bucatini COMMAND --help` print this page's part in the terminal, `man bucatini` the whole; `bucatini version` prints the version.",
   ];
   for (const command of COMMANDS) {
     out.push(
@@ -205,5 +223,85 @@ function optionLines(option: OptionSpec): string[] {
 
 const cell = (text: string): string => text.replaceAll('|', '\\|');
 
+/** The manual page, man(7). */
+export function manPage(): string {
+  const out = [...manHead('bucatini', 'network for rootless containers and commands'), '.SH SYNOPSIS'];
+  for (const [i, { name, operands }] of COMMANDS.entries())
+    out.push(...(i > 0 ? ['.br'] : []), `\\fBbucatini ${roff(name)}\\fR${operands && ` ${roff(operands)}`}`);
+  out.push('.br', '\\fBbucatini help\\fR [COMMAND]', '.br', '\\fBbucatini version\\fR');
+  out.push('.SH DESCRIPTION', ...manProse(...DESCRIPTION));
+  out.push('.SH COMMANDS');
+  for (const { name, about } of COMMANDS) out.push('.TP', `\\fB${roff(name)}\\fR`, ...manProse(about));
+  out.push('.SH OPTIONS', ...manProse(OPTION_RULES));
+  for (const group of new Set(OPTIONS.map((option) => option.group))) {
+    out.push(`.SS ${group}`);
+    for (const option of OPTIONS) {
+      if (option.group !== group) continue;
+      const repeat = option.repeatable ? ' May be repeated.' : '';
+      const help = `${option.help}${repeat}${ofCommands(option)}`;
+      out.push(...manLines({ ...option, takesValue: option.value !== undefined, help }, ' '));
+    }
+  }
+  out.push('.SH EXIT STATUS', ...manProse(STATUS), '.SH ENVIRONMENT');
+  for (const [name, meaning] of ENVIRONMENT) out.push('.TP', `\\fB${name}\\fR`, ...manProse(meaning));
+  out.push(...manExamples(EXAMPLES));
+  out.push(...manSeeAlso(['pasta(1)', 'pesto(1)', 'slirp4netns(1)', 'namespaces(7)', 'user_namespaces(7)']));
+  return `${out.join('\n')}\n`;
+}
+
+/** Which commands take an option, as a sentence; empty for most: `run` and `attach`, or all. */
+function ofCommands({ commands }: OptionSpec): string {
+  if (commands.length === COMMAND_NAMES.length || commands.join() === 'run,attach') return '';
+  return ` Only with ${commands.join(', ')}.`;
+}
+
+const DESCRIPTION: readonly string[] = [
+  'Connects a network namespace to the network without privileges: through a TAP device inside and ordinary sockets of the host, without bridges or NAT rules. It is the engine of the pasta and slirp4netns commands of the same package, which take the place of the originals under Podman, Buildah, RootlessKit and rootless Docker.',
+  'The first word is a command.',
+];
+const OPTION_RULES =
+  'Unless something else is said, these are options of run and attach. Options come before the operands and end at the first word that is not an option, or at --. A value follows after a blank, after = or directly after a short name.';
+const STATUS =
+  'run: that of COMMAND, 128+N when signal N killed it, 127 when it does not exist, 126 when it cannot be executed. The others: 0 if all went well. 1 for errors of bucatini itself.';
+const ENVIRONMENT: readonly (readonly [name: string, meaning: string])[] = [
+  ['BUCATINI_RUNTIME', 'bun or node: the JavaScript runtime. Default: Bun where it is installed, else Node.'],
+];
+const EXAMPLES: readonly Example[] = [
+  ['bucatini run -- curl https://example.org/', 'A command in a new namespace, with network.'],
+  ['bucatini run -p 8080:80 -- python3 -m http.server 80', 'Port 8080 of the host leads to port 80 inside.'],
+  ['bucatini run --deny private -- npm ci', 'A build that cannot reach the local network.'],
+  ['bucatini run --delay 100ms --loss 5% -- npm test', 'A test under a bad network.'],
+  ['bucatini run --pcap run.pcap -- ping -c 3 192.0.2.1', 'Write all frames to a file for Wireshark.'],
+  ['bucatini attach 4711', 'Connect the network namespace of process 4711.'],
+  ['bucatini doctor', 'Check what this host allows.'],
+  ['bucatini switch-over', 'Podman and Buildah of this user use bucatini; switch-back undoes it.'],
+];
+
+/** What the operands of a command are, for completion. */
+const operandKind = (operands: string): OperandKind =>
+  /\bCOMMAND\b/.test(operands) ? 'command' : /FILE|PATH|SOCKET/.test(operands) ? 'files' : 'none';
+
+/** The commands and their options, for completion. */
+const completed = (): ProgramWithCommands => ({
+  name: 'bucatini',
+  commands: COMMANDS.map(({ name, summary, operands }) => {
+    const [, word] = /^([a-z]+) /.exec(operands) ?? [];
+    return {
+      name,
+      summary,
+      options: OPTIONS.filter((option) => option.commands.includes(name)),
+      operands: operandKind(operands),
+      ...(word !== undefined && { words: [word] }),
+    };
+  }),
+});
+
 /** Generated files of the repository (`npm run docs`): path -> content. */
-export const generatedDocs = (): ReadonlyMap<string, string> => new Map([['docs/cli.md', cliMarkdown()]]);
+export const generatedDocs = (): ReadonlyMap<string, string> =>
+  new Map([
+    ['docs/cli.md', cliMarkdown()],
+    ['man/bucatini.1', manPage()],
+    ['completions/bucatini.bash', bashCompletion(completed())],
+    ['completions/_bucatini', zshCompletion(completed())],
+    ['completions/bucatini.fish', fishCompletion(completed())],
+  ]);

@@ -687,20 +687,31 @@ function unknownOption(command: CommandName, name: string): string {
     .map((candidate) => ({ candidate, distance: editDistance(candidate, name) }))
     .sort((a, b) => a.distance - b.distance)[0];
   const hint =
-    near !== undefined && near.distance <= 3 && name.startsWith('--')
+    near !== undefined && name.startsWith('--') && near.distance <= Math.max(1, (name.length - 2) / 3)
       ? `did you mean ${near.candidate}?`
       : `bucatini ${command} --help lists the options`;
   return `${quoted(name)}: unknown option; ${hint}`;
 }
 
-/** Levenshtein distance; both words are short. */
+/**
+ * Number of letters to insert, remove, replace or exchange with the next one; both words are short (optimal
+ * string alignment distance).
+ */
 function editDistance(a: string, b: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
+      const isExchanged = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      next[j] = Math.min(
+        row[j]! + 1,
+        next[j - 1]! + 1,
+        row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1),
+        isExchanged ? before[j - 2]! + 1 : Number.POSITIVE_INFINITY,
+      );
     }
+    before = row;
     row = next;
   }
   return row[b.length]!;

@@ -17,6 +17,14 @@ export const roff = (text: string): string =>
     .replaceAll('-', '\\-')
     .replace(/^([.'])/, '\\&$1');
 
+/** Paragraphs of a manual page, the first under a heading, in lines that fit into 80 columns. */
+export const manProse = (...paragraphs: readonly string[]): string[] =>
+  paragraphs.flatMap((text, i) => [
+    ...(i > 0 ? ['.PP'] : []),
+    // A line that begins with a dot or an apostrophe would be a request.
+    ...wrap(roff(text), 0, 80).map((line) => line.replace(/^([.'])/, '\\&$1')),
+  ]);
+
 /** The option names as shell variables. A launcher needs them to find the options that name a namespace. */
 export function launcherTable(options: readonly OptionShape[]): string {
   const list = (takes: boolean, ours = false): string =>
@@ -50,11 +58,11 @@ export const shellScriptPrinting = (text: string): string =>
  * Break a text into lines.
  * @param indent  of every line, in columns
  */
-export function wrap(text: string, indent: number): string[] {
+export function wrap(text: string, indent: number, width = WIDTH): string[] {
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(' ')) {
-    if (line !== '' && indent + line.length + 1 + word.length > WIDTH) {
+    if (line !== '' && indent + line.length + 1 + word.length > width) {
       lines.push(' '.repeat(indent) + line);
       line = '';
     }
@@ -90,39 +98,35 @@ export function manLines(
 ): string[] {
   const names = namesOf(o).map((name) => `\\fB${roff(name)}\\fR`);
   const value = o.value === undefined ? '' : `${between}\\fI${roff(o.value)}\\fR`;
-  const lines = ['.TP', `${names.join(', ')}${value}`, roff(o.help)];
-  return o.default === undefined ? lines : [...lines, roff(`Default: ${o.default}.`)];
+  return ['.TP', `${names.join(', ')}${value}`, ...manProse(o.help + defaultText(o.default))];
 }
 
-/**
- * A completion script for bash: completes values of options, long options and all other words.
- * @param name     of the program; its directory in src/main and its function, `_name`, are named after it
- * @param after    pattern of the preceding word, and compgen's arguments for that option's value; absent:
- *   none
- * @param long     long options, without dashes
- * @param operand  compgen's option for all other words: -c commands, -f files
- */
-export function bashCompletionText(
-  name: string,
-  after: readonly (readonly [pattern: string, compgen?: string])[],
-  long: readonly string[],
-  operand: '-c' | '-f',
-): string {
-  const cases = after.map(([pattern, compgen]) => {
-    const reply = compgen === undefined ? [] : [`      COMPREPLY=($(compgen ${compgen} -- "$cur"))`];
-    return [`    ${pattern})`, ...reply, '      return', '      ;;'].join('\n');
-  });
-  return `# bash completion for ${name}; made from src/main/${name}/options.ts by scripts/cli-docs.ts.
-_${name}() {
-  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]}
-  case $prev in
-${cases.join('\n')}
-  esac
-  case $cur in
-    -*) COMPREPLY=($(compgen -W '${long.map((option) => `--${option}`).join(' ')}' -- "$cur")) ;;
-    *) COMPREPLY=($(compgen ${operand} -- "$cur")) ;;
-  esac
-}
-complete -F _${name} ${name}
-`;
-}
+/** Date of the manual pages, as .TH wants one: of their last change in more than an option. */
+const PAGE_DATE = '2026-11-29';
+
+/** First lines of a manual page. @param about  what follows the name in NAME */
+export const manHead = (name: string, about: string): string[] => [
+  `.TH ${name.toUpperCase()} 1 "${PAGE_DATE}" "bucatini" "User Commands"`,
+  '.ad l',
+  '.nh',
+  '.SH NAME',
+  `${name} \\- ${roff(about)}`,
+];
+
+/** A command line, and what it does. */
+export type Example = readonly [command: string, meaning: string];
+
+/** Section EXAMPLES of a manual page. */
+export const manExamples = (examples: readonly Example[]): string[] => [
+  '.SH EXAMPLES',
+  ...examples.flatMap(([command, meaning]) => ['.TP', `\\fB${roff(command)}\\fR`, ...manProse(meaning)]),
+];
+
+/** Section SEE ALSO of a manual page. @param pages  "pasta(1)" ... */
+export const manSeeAlso = (pages: readonly string[]): string[] => [
+  '.SH SEE ALSO',
+  ...pages.map((page, i) => {
+    const [, name, section] = /^(.*)(\(.*\))$/.exec(page)!;
+    return `.BR ${roff(name!)} ${section}${i < pages.length - 1 ? ',' : ''}`;
+  }),
+];

@@ -1,6 +1,6 @@
 /**
- * The protocol of the control socket (-c), version 2, as passt's client pesto uses it. Pure. Numbers are
- * big-endian.
+ * The protocol of the control socket (-c), version 2, as passt's client pesto uses it: both ends. Pure.
+ * Numbers are big-endian.
  *
  *   server   hello   +0 "basil:s\0"   +8 version u32   +12 bytes of a table's name u32
  *                    +16 bytes of an interface name u32                                              = 20
@@ -13,10 +13,20 @@
  *
  * IPv4 addresses are v4-mapped; an absent target is all zeros. The layouts were read from the greeting that
  * passt 2026-10-02 sends.
+ *
+ * Ours alone: a server whose tables have the capability `reports` accepts 255 in place of the 0 that ends the
+ * client's tables. It then puts all of the request in force or nothing, and answers with the reasons as text
+ * before it closes the connection; no text: all is in force.
  */
 import { addressParse, addressRead, addressText, addressWrite } from '../../proto/address.ts';
 import { IFNAMSIZ } from '../../sys/constants.ts';
-import { type Direction, type ForwardRule, MAX_RULES, type RuleTable } from './forward-rules.ts';
+import {
+  type Direction,
+  type ForwardRule,
+  MAX_RULES,
+  type RuleLimits,
+  type RuleTable,
+} from './forward-rules.ts';
 
 const MAGIC = 'basil:s\0';
 const VERSION = 2;
@@ -25,8 +35,10 @@ const HELLO_BYTES = 20;
 const RULE_BYTES = 56;
 
 export const TableId: Record<Direction, number> = { HOST: 1, SPLICE: 3 };
-const Capability = { ipv4: 1, ipv6: 2, tcp: 4, udp: 8, scan: 16, interfaceName: 32 } as const;
+const Capability = { ipv4: 1, ipv6: 2, tcp: 4, udp: 8, scan: 16, interfaceName: 32, reports: 64 } as const;
 const RuleFlag = { dualStackAny: 1, weak: 2, scan: 4 } as const;
+const END = 0;
+const END_AND_REPORT = 255;
 const PROTOCOL = { tcp: 6, udp: 17 } as const; // IANA
 
 /** @param address  as text; empty: all zeros */
@@ -108,7 +120,7 @@ export function encodeGreeting(tables: readonly RuleTable[]): Buffer {
       (limits.ipv6 ? Capability.ipv6 : 0) |
       (limits.tcp ? Capability.tcp : 0) |
       (limits.udp ? Capability.udp : 0);
-    head.writeUInt32BE(can | Capability.scan | Capability.interfaceName, 1 + NAME_BYTES);
+    head.writeUInt32BE(can | Capability.scan | Capability.interfaceName | Capability.reports, 1 + NAME_BYTES);
     head.writeUInt32BE(rules.length, 1 + NAME_BYTES + 4);
     return [head, ...rules.map(encodeRule)];
   });
@@ -120,7 +132,12 @@ export type Request =
   /** Not complete yet. */
   | { readonly kind: 'more' }
   | { readonly kind: 'invalid' }
-  | { readonly kind: 'tables'; readonly tables: ReadonlyMap<Direction, readonly ForwardRule[]> };
+  | {
+      readonly kind: 'tables';
+      readonly tables: ReadonlyMap<Direction, readonly ForwardRule[]>;
+      /** The client waits for the reasons of failures. */
+      readonly wantsReport?: true;
+    };
 
 /**
  * Decode a request.
@@ -130,7 +147,10 @@ export function decodeRequest(data: Buffer): Request {
   const tables = new Map<Direction, readonly ForwardRule[]>();
   for (let at = 0; at < data.length; ) {
     const id = data.readUInt8(at++);
-    if (id === 0) return at === data.length ? { kind: 'tables', tables } : { kind: 'invalid' };
+    if (id === END || id === END_AND_REPORT) {
+      if (at !== data.length) return { kind: 'invalid' };
+      return { kind: 'tables', tables, ...(id === END_AND_REPORT && { wantsReport: true }) };
+    }
     const direction = (Object.keys(TableId) as Direction[]).find((name) => TableId[name] === id);
     if (direction === undefined || tables.has(direction)) return { kind: 'invalid' };
     if (data.length < at + 4) return { kind: 'more' };
@@ -147,4 +167,77 @@ export function decodeRequest(data: Buffer): Request {
     tables.set(direction, rules);
   }
   return { kind: 'more' };
+}
+
+/** A table in a greeting. */
+export interface ShownTable {
+  readonly id: number;
+  readonly name: string;
+  readonly capabilities: number;
+  readonly limits: RuleLimits;
+  /** The server can report failures. */
+  readonly reports: boolean;
+  readonly rules: readonly ForwardRule[];
+}
+
+/** The result of decoding what a server has sent. */
+export type Greeting =
+  /** Not complete yet. */
+  | { readonly kind: 'more' }
+  | { readonly kind: 'invalid'; readonly reason: string }
+  | { readonly kind: 'tables'; readonly tables: readonly ShownTable[] };
+
+/** Names of a table's capabilities, in the order of their bits; reports is last. */
+export const CAPABILITY_NAMES = ['IPv4', 'IPv6', 'TCP', 'UDP', 'scan', 'ifname', 'reports'] as const;
+
+/**
+ * Decode a greeting.
+ * @param data  all that the server has sent so far
+ */
+export function decodeGreeting(data: Buffer): Greeting {
+  const invalid = (reason: string): Greeting => ({ kind: 'invalid', reason });
+  if (!MAGIC.startsWith(data.toString('latin1', 0, Math.min(data.length, MAGIC.length))))
+    return invalid('Bad magic number from server');
+  if (data.length < HELLO_BYTES) return { kind: 'more' };
+  const [version, nameBytes, interfaceBytes] = [8, 12, 16].map((at) => data.readUInt32BE(at));
+  if (version !== VERSION) return invalid(`Unsupported protocol version ${version}`);
+  if (nameBytes !== NAME_BYTES || interfaceBytes !== IFNAMSIZ) return invalid('Unsupported sizes of names');
+  const tables: ShownTable[] = [];
+  for (let at = HELLO_BYTES; at < data.length; ) {
+    const id = data.readUInt8(at++);
+    if (id === END) return { kind: 'tables', tables };
+    if (data.length < at + NAME_BYTES + 8) return { kind: 'more' };
+    const name = data.toString('latin1', at, at + NAME_BYTES).replace(/\0.*$/s, '');
+    const capabilities = data.readUInt32BE(at + NAME_BYTES);
+    const count = data.readUInt32BE(at + NAME_BYTES + 4);
+    at += NAME_BYTES + 8;
+    if (!/^[\w-]+$/.test(name) || count > MAX_RULES) return invalid('Invalid table from server');
+    if (data.length < at + count * RULE_BYTES) return { kind: 'more' };
+    const rules: ForwardRule[] = [];
+    for (let i = 0; i < count; i++, at += RULE_BYTES) {
+      const rule = decodeRule(data, at);
+      if (rule === undefined) return invalid('Invalid rule from server');
+      rules.push(rule);
+    }
+    const has = (bit: number): boolean => (capabilities & bit) !== 0;
+    const { ipv4, ipv6, tcp, udp, reports } = Capability;
+    const limits = { ipv4: has(ipv4), ipv6: has(ipv6), tcp: has(tcp), udp: has(udp) };
+    tables.push({ id, name, capabilities, limits, reports: has(reports), rules });
+  }
+  return { kind: 'more' };
+}
+
+/**
+ * Encode a request.
+ * @param tables  rules by the id of their table; a table that is not in the request stays
+ * @param report  ask for the reasons of failures: only where the greeting offered it
+ */
+export function encodeRequest(tables: ReadonlyMap<number, readonly ForwardRule[]>, report: boolean): Buffer {
+  const parts = [...tables].flatMap(([id, rules]) => {
+    const head = Buffer.alloc(5);
+    head.writeUInt8(id, 0);
+    head.writeUInt32BE(rules.length, 1);
+    return [head, ...rules.map(encodeRule)];
+  });
+  return Buffer.concat([...parts, Buffer.from([report ? END_AND_REPORT : END])]);
 }

@@ -3,7 +3,9 @@
  * The control socket (-c): clients read the forwarding rules and replace them while the engine runs. A table
  * in a request replaces the one in force; a table that is not in the request stays. An invalid request
  * changes nothing and its connection is closed. The connection of a valid request is closed when the rules
- * are in force and their ports are open.
+ * are in force and their ports are open. Where ports cannot be opened, a client that asked for a report (our
+ * pesto) gets the reasons, and the rules are as before; for others the rules stay, as with passt, and the
+ * reasons are logged.
  *
  * No client waits for another to get the greeting. When the rules change between a client's greeting and its
  * request, only the rules that this client added and removed are applied, so that concurrent clients keep
@@ -14,7 +16,7 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { SocketFile } from '../host/socket-file.ts';
 import { decodeRequest, encodeGreeting, encodeRule } from './control-codec.ts';
-import { type Direction, type ForwardRule, RuleTable } from './forward-rules.ts';
+import { type Direction, type ForwardRule, type RuleFailure, RuleTable } from './forward-rules.ts';
 
 /** A request is two tables of 255 rules at most. */
 const MAX_REQUEST_BYTES = 64 * 1024;
@@ -30,8 +32,12 @@ const REQUEST_MS = 10_000;
 /** What the control socket needs from the front end: the tables in force, and how to replace them. */
 export interface ControlOptions {
   tables(): readonly RuleTable[];
-  /** Put tables in force; a direction without a table stays. @throws Error when that is impossible */
-  replace(tables: ReadonlyMap<Direction, RuleTable>): Promise<void>;
+  /**
+   * Put tables in force; a direction without a table stays.
+   * @returns the rules whose ports cannot be opened
+   * @throws Error when the tables are refused
+   */
+  replace(tables: ReadonlyMap<Direction, RuleTable>): Promise<readonly RuleFailure[]>;
   log(level: 'warning' | 'info', text: string): void;
 }
 
@@ -110,19 +116,32 @@ export class ControlSocket {
       client.isServed = true;
       clearTimeout(timer);
       socket.pause();
+      const { tables, wantsReport } = request;
       this.#changes = this.#changes
-        .then(() => this.#apply(request.tables, shown))
-        .catch((error: Error) => this.#o.log('warning', error.message))
-        .finally(() => socket.destroy());
+        .then(() => this.#apply(tables, shown, wantsReport ?? false))
+        .catch((error: Error) => {
+          this.#o.log('warning', error.message);
+          return [error.message];
+        })
+        .then((reasons) => {
+          if (!wantsReport || reasons.length === 0) socket.destroy();
+          else socket.end(`${reasons.join('\n')}\n`, () => socket.destroy());
+        });
     });
   }
 
-  /** @param shown  the rules in the client's greeting */
+  /**
+   * @param shown     the rules in the client's greeting
+   * @param isAtomic  put the rules in force only if all their ports can be opened
+   * @returns why ports of rules that were added cannot be opened
+   */
   async #apply(
     rules: ReadonlyMap<Direction, readonly ForwardRule[]>,
     shown: readonly RuleTable[],
-  ): Promise<void> {
+    isAtomic: boolean,
+  ): Promise<readonly string[]> {
     const tables = new Map<Direction, RuleTable>();
+    const before = new Map(this.#o.tables().map((table) => [table.direction, table]));
     for (const current of this.#o.tables()) {
       const { direction, limits } = current;
       const wanted = rules.get(direction);
@@ -132,7 +151,11 @@ export class ControlSocket {
       for (const rule of mergedRules(seen.rules, wanted, current.rules)) table.add(rule);
       tables.set(direction, table);
     }
-    await this.#o.replace(tables);
+    const old = new Set([...before.values()].flatMap(({ rules }) => rules.map(ruleKey)));
+    const failures = await this.#o.replace(tables);
+    const reasons = failures.filter(({ rule }) => !old.has(ruleKey(rule))).map(({ reason }) => reason);
+    if (isAtomic && reasons.length > 0) await this.#o.replace(before);
+    return reasons;
   }
 
   /** Descriptors of directories, for SandboxPlan.removable: close() unlinks the socket there. */

@@ -35,6 +35,13 @@ export interface ForwardRule {
   readonly scan: boolean;
 }
 
+/** A rule whose ports cannot be opened. */
+export interface RuleFailure {
+  readonly rule: ForwardRule;
+  /** One line for the user. */
+  readonly reason: string;
+}
+
 /** Its message is one or more lines for the user, worded as passt words them. */
 export class ForwardError extends Error {
   override readonly name = 'ForwardError';
@@ -85,7 +92,7 @@ function addressesOverlap(a: string, b: string): boolean {
 }
 
 /** Whether a datagram or connection could match both rules. */
-function rulesConflict(a: ForwardRule, b: ForwardRule): boolean {
+export function rulesConflict(a: ForwardRule, b: ForwardRule): boolean {
   return (
     a.proto === b.proto && addressesOverlap(a.address, b.address) && a.first <= b.last && b.first <= a.last
   );

@@ -16,6 +16,7 @@ import {
   type ForwardRule,
   type ListeningPorts,
   type Protocol,
+  type RuleFailure,
   type RuleTable,
   ruleListeners,
   ruleWhere,
@@ -171,14 +172,27 @@ export class Forwarder {
     for (const failure of ofRules) this.#o.log('warning', this.failureText(failure)[0]!);
   }
 
-  /** Replace all rules; listeners that both lists have stay open. */
-  async replace(engine: EngineHandle, inbound: RuleTable, outbound: RuleTable): Promise<void> {
+  /**
+   * Replace all rules; listeners that both lists have stay open.
+   * @returns rules whose ports cannot be bound, without those of `auto`, whose ports come and go
+   */
+  async replace(
+    engine: EngineHandle,
+    inbound: RuleTable,
+    outbound: RuleTable,
+  ): Promise<readonly RuleFailure[]> {
     this.#inbound = inbound;
     this.#outbound = outbound;
     this.#scheduleScans(engine);
     const listeners = this.listeners(engine.datagramPorts);
     this.#key = JSON.stringify(this.#plannedListeners());
-    this.#warnOf(await engine.setListeners(listeners));
+    const failures = await engine.setListeners(listeners);
+    this.#warnOf(failures);
+    return failures.flatMap((failure) => {
+      const rule = this.#planned[failure.index]?.rule;
+      if (rule === undefined || rule.scan) return [];
+      return [{ rule, reason: this.failureText(failure)[0]! }];
+    });
   }
 
   /** The message about a port that could not be bound, line by line. */

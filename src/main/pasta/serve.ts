@@ -229,7 +229,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         const inbound = tables.get('HOST') ?? forwarder.inbound;
         const outbound = tables.get('SPLICE') ?? forwarder.outbound;
         refuseOutboundTarget(outbound);
-        await forwarder.replace(await this.#running.promise, inbound, outbound);
+        return forwarder.replace(await this.#running.promise, inbound, outbound);
       },
       log: this.log,
     });

@@ -3,14 +3,17 @@
  * Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them
  * to files.
  */
-import { namesOf } from '../cli/option-fields.ts';
+import { bashCompletion, fishCompletion, type PlainProgram, zshCompletion } from '../cli/completion.ts';
 import {
-  bashCompletionText,
   defaultText,
+  type Example,
   helpLines,
   launcherTable,
+  manExamples,
+  manHead,
   manLines,
-  roff,
+  manProse,
+  manSeeAlso,
   shellScriptPrinting,
 } from '../cli/option-texts.ts';
 import { OPTIONS, type PastaOption, SHOWN_OPTIONS } from './options.ts';
@@ -54,9 +57,7 @@ export const versionText = (version: string): string =>
 /** The manual page, man(7). */
 export function manPage(): string {
   const out = [
-    `.TH PASTA 1 "" "bucatini" "User Commands"`,
-    '.SH NAME',
-    'pasta \\- network for rootless containers through ordinary sockets',
+    ...manHead('pasta', 'network for rootless containers through ordinary sockets'),
     '.SH SYNOPSIS',
     '.B pasta',
     '[\\fIOPTION\\fR]... [\\fICOMMAND\\fR [\\fIARG\\fR]...]',
@@ -67,16 +68,19 @@ export function manPage(): string {
     '.B pasta',
     '[\\fIOPTION\\fR]... \\fB\\-\\-netns\\fR \\fIPATH\\fR|\\fINAME\\fR',
     '.SH DESCRIPTION',
-    ...DESCRIPTION.flatMap((paragraph) => ['.PP', roff(paragraph)]),
+    ...manProse(...DESCRIPTION),
     '.SH OPTIONS',
-    roff(OPTION_RULES),
+    ...manProse(OPTION_RULES),
   ];
   for (const group of GROUPS) {
     out.push(`.SS ${group}`);
     for (const o of SHOWN_OPTIONS.filter((option) => option.group === group)) out.push(...manLines(o, ' '));
   }
-  out.push('.SH EXIT STATUS', roff(STATUS), '.SH SIGNALS', roff(SIGNALS));
-  out.push('.SH SEE ALSO', '.BR namespaces (7),', '.BR user_namespaces (7)');
+  out.push('.SH EXIT STATUS', ...manProse(STATUS), '.SH SIGNALS', ...manProse(SIGNALS));
+  out.push(...manExamples(EXAMPLES));
+  out.push(
+    ...manSeeAlso(['bucatini(1)', 'pesto(1)', 'slirp4netns(1)', 'namespaces(7)', 'user_namespaces(7)']),
+  );
   return `${out.join('\n')}\n`;
 }
 
@@ -90,27 +94,26 @@ const STATUS =
   'With COMMAND: its status, or 128+N when signal N killed it. Otherwise 0 when the namespace is gone or a signal ended pasta. 1 for every error of pasta itself.';
 const SIGNALS = 'SIGTERM and SIGQUIT end it with status 0.';
 
-/** Completion for bash: values of options that take a path are completed with file names. */
-export function bashCompletion(): string {
-  const ofKind = (kind: RegExp): string =>
-    SHOWN_OPTIONS.filter((o) => o.value !== undefined && kind.test(o.value))
-      .flatMap(namesOf)
-      .join('|');
-  const rest = SHOWN_OPTIONS.filter((o) => o.value !== undefined && !/FILE|PATH/.test(o.value))
-    .filter((o) => !/interface|outbound-if/.test(o.name))
-    .flatMap(namesOf)
-    .join('|');
-  return bashCompletionText(
-    'pasta',
-    [
-      [ofKind(/FILE|PATH/), '-f'],
-      ['-i|--interface|--outbound-if4|--outbound-if6', '-W "$(cd /sys/class/net && echo *)"'],
-      [rest],
-    ],
-    SHOWN_OPTIONS.map((o) => o.name),
-    '-c',
-  );
-}
+const EXAMPLES: readonly Example[] = [
+  [
+    'pasta --config-net',
+    'A shell in a network namespace of its own, with the addresses and routes of the host.',
+  ],
+  [
+    'pasta --config-net -t 8080:80 -- python3 -m http.server 80',
+    'Port 8080 of the host leads to port 80 inside.',
+  ],
+  [
+    'pasta --config-net --pcap /tmp/p.pcap -- ping -c 3 192.0.2.1',
+    'Write all frames to a file for Wireshark.',
+  ],
+  [
+    'pasta --config-net -c /run/user/1000/pasta.sock 4711',
+    'Connect the namespace of process 4711, in the background; pesto(1) changes its ports.',
+  ],
+];
+
+const PROGRAM: PlainProgram = { name: 'pasta', options: SHOWN_OPTIONS, operands: 'command' };
 
 /** File name in dist/texts -> content; bin/pasta reads them. */
 export function generatedTexts(version: string): ReadonlyMap<string, string> {
@@ -125,5 +128,7 @@ export function generatedTexts(version: string): ReadonlyMap<string, string> {
 export const generatedDocs = (): ReadonlyMap<string, string> =>
   new Map([
     ['man/pasta.1', manPage()],
-    ['completions/pasta.bash', bashCompletion()],
+    ['completions/pasta.bash', bashCompletion(PROGRAM)],
+    ['completions/_pasta', zshCompletion(PROGRAM)],
+    ['completions/pasta.fish', fishCompletion(PROGRAM)],
   ]);

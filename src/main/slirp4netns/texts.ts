@@ -3,13 +3,17 @@
  * Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build
  * writes them to files.
  */
+import { bashCompletion, fishCompletion, type PlainProgram, zshCompletion } from '../cli/completion.ts';
 import {
-  bashCompletionText,
   defaultText,
+  type Example,
   helpLines,
   launcherTable,
+  manExamples,
+  manHead,
   manLines,
-  roff,
+  manProse,
+  manSeeAlso,
   shellScriptPrinting,
 } from '../cli/option-texts.ts';
 import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
@@ -46,23 +50,21 @@ export const versionText = (version: string): string =>
 /** The manual page, man(7). */
 export function manPage(): string {
   const out = [
-    '.TH SLIRP4NETNS 1 "" "bucatini" "User Commands"',
-    '.SH NAME',
-    'slirp4netns \\- network for rootless containers through ordinary sockets',
+    ...manHead('slirp4netns', 'network for rootless containers through ordinary sockets'),
     '.SH SYNOPSIS',
     '.B slirp4netns',
     '[\\fIOPTION\\fR]... \\fIPID\\fR|\\fIPATH\\fR|\\fIFD\\fR [\\fITAPNAME\\fR]',
     '.SH DESCRIPTION',
-    ...DESCRIPTION.flatMap((paragraph) => ['.PP', roff(paragraph)]),
+    ...manProse(...DESCRIPTION),
     '.SH OPTIONS',
-    roff(
+    ...manProse(
       'Options may stand after the operands; long names may be abbreviated. When an option is given several times the last one counts.',
     ),
   ];
   for (const o of SHOWN_OPTIONS) out.push(...manLines(o, '='));
-  out.push('.SH API SOCKET', ...API.flatMap((paragraph) => ['.PP', roff(paragraph)]));
-  out.push('.SH EXIT STATUS', roff(STATUS));
-  out.push('.SH SEE ALSO', '.BR pasta (1),', '.BR network_namespaces (7)');
+  out.push('.SH API SOCKET', ...manProse(...API));
+  out.push('.SH EXIT STATUS', ...manProse(STATUS));
+  out.push(...manExamples(EXAMPLES), ...manSeeAlso(['bucatini(1)', 'pasta(1)', 'network_namespaces(7)']));
   return `${out.join('\n')}\n`;
 }
 
@@ -76,18 +78,22 @@ const API: readonly string[] = [
 const STATUS =
   '0 when the descriptor of --exit-fd is closed or the namespace is gone, 1 for every error. SIGTERM and other signals kill it, as they do by default.';
 
-/** Completion for bash: values of options that take a path are completed with file names. */
-export function bashCompletion(): string {
-  return bashCompletionText(
-    'slirp4netns',
-    [
-      ['-a|--api-socket|--userns-path', '-f'],
-      ['--netns-type', "-W 'pid path tapfd'"],
-    ],
-    SHOWN_OPTIONS.map((o) => o.name),
-    '-f',
-  );
-}
+const EXAMPLES: readonly Example[] = [
+  [
+    'slirp4netns --configure --mtu=65520 --disable-host-loopback 4711 tap0',
+    'Connect the namespace of process 4711, with the interface tap0 configured, and without the loopback of the host.',
+  ],
+  [
+    'slirp4netns --configure --api-socket=/run/user/1000/slirp.sock 4711 tap0',
+    'The same with a socket for published ports.',
+  ],
+  [
+    `echo '{"execute":"list_hostfwd"}' | socat - UNIX-CONNECT:/run/user/1000/slirp.sock`,
+    'List the ports that were published.',
+  ],
+];
+
+const PROGRAM: PlainProgram = { name: 'slirp4netns', options: SHOWN_OPTIONS, operands: 'files' };
 
 /** File name in dist/texts -> content; bin/slirp4netns reads them. */
 export function generatedTexts(version: string): ReadonlyMap<string, string> {
@@ -102,5 +108,7 @@ export function generatedTexts(version: string): ReadonlyMap<string, string> {
 export const generatedDocs = (): ReadonlyMap<string, string> =>
   new Map([
     ['man/slirp4netns.1', manPage()],
-    ['completions/slirp4netns.bash', bashCompletion()],
+    ['completions/slirp4netns.bash', bashCompletion(PROGRAM)],
+    ['completions/_slirp4netns', zshCompletion(PROGRAM)],
+    ['completions/slirp4netns.fish', fishCompletion(PROGRAM)],
   ]);

@@ -1,14 +1,16 @@
 // @vitest: beside
 /**
  * The protocol of the control socket. The bytes of the greeting are those of passt 2026-10-02 with the same
- * rules.
+ * rules, and one capability of ours (0x40).
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
+  decodeGreeting,
   decodeRequest,
   decodeRule,
   encodeGreeting,
+  encodeRequest,
   encodeRule,
 } from '../../../src/main/pasta/control-codec.ts';
 import { type ForwardRule, RuleTable } from '../../../src/main/pasta/forward-rules.ts';
@@ -37,18 +39,59 @@ describe('control socket', () => {
     for (const rule of rules('-T', '5000,auto')) outbound.add(rule);
     const expected = hex(`
       62617369 6c3a7300  00000002 00000080 00000010   // "basil:s", version 2, 128, 16
-      01 484f5354 ${zeros(124)} 0000003f 00000003      // HOST, all capabilities, three rules
+      01 484f5354 ${zeros(124)} 0000007f 00000003      // HOST, all capabilities, three rules
       ${zeros(48)}                                     // any address, no target, no interface
       1f40 1f4a 2328 06 01                             // 8000-8010 to 9000, TCP, dual stack
       ${zeros(10)} ffff 7f000001  ${zeros(10)} ffff c0000209  6c6f ${zeros(14)}
       1b58 1b58 0046 06 00                             // 7000 to 70
       ${zeros(15)} 01 ${zeros(32)}
       14b4 14b4 14b4 11 00                             // UDP
-      03 53504c494345 ${zeros(122)} 0000003f 00000001  // SPLICE
+      03 53504c494345 ${zeros(122)} 0000007f 00000001  // SPLICE
       ${zeros(32)} 6c6f ${zeros(14)}
       1388 1388 1388 06 05                             // auto: scan, dual stack
       00`);
     expect(encodeGreeting([inbound, outbound]).toString('hex')).toBe(expected.toString('hex'));
+  });
+
+  it('greeting in any pieces, and request: what one end encodes the other decodes', () => {
+    const table = new RuleTable('HOST', { ...LIMITS, udp: false });
+    for (const rule of rules('-t', '8000-8010:9000-9010')) table.add(rule);
+    const greeting = encodeGreeting([table, new RuleTable('SPLICE', LIMITS)]);
+    for (let n = 0; n < greeting.length; n++)
+      expect(decodeGreeting(greeting.subarray(0, n)).kind).toBe('more');
+    const decoded = decodeGreeting(greeting);
+    expect(decoded).toMatchObject({
+      kind: 'tables',
+      tables: [
+        { id: 1, name: 'HOST', limits: { tcp: true, udp: false }, reports: true, rules: table.rules },
+        { id: 3, name: 'SPLICE', rules: [] },
+      ],
+    });
+    for (const wantsReport of [true, false]) {
+      const request = encodeRequest(new Map([[1, table.rules]]), wantsReport);
+      expect(decodeRequest(request)).toEqual({
+        ...{ kind: 'tables', tables: new Map([['HOST', table.rules]]) },
+        ...(wantsReport && { wantsReport }),
+      });
+    }
+  });
+
+  it('greeting of something else, or of random changes: invalid with a reason, no read out of bounds', () => {
+    const greeting = encodeGreeting([new RuleTable('HOST', LIMITS), new RuleTable('SPLICE', LIMITS)]);
+    expect(decodeGreeting(Buffer.from('HTTP/1.0 '))).toEqual({
+      kind: 'invalid',
+      reason: 'Bad magic number from server',
+    });
+    const version = Buffer.from(greeting);
+    version[11] = 3;
+    expect(decodeGreeting(version)).toMatchObject({ reason: 'Unsupported protocol version 3' });
+    fc.assert(
+      fc.property(fc.nat(greeting.length - 1), fc.nat(255), (at, value) => {
+        const changed = Buffer.from(greeting);
+        changed[at] = value;
+        decodeGreeting(changed);
+      }),
+    );
   });
 
   it('rules: decode(encode(x)) = x', () => {

@@ -46,6 +46,7 @@ beforeEach(async () => {
     replace: async (tables: ReadonlyMap<Direction, RuleTable>) => {
       table = tables.get('HOST') ?? table;
       await bound;
+      return [];
     },
     log: (_level, text) => warnings.push(text),
   });

@@ -1,17 +1,9 @@
 // @vitest: beside
-import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { SHOWN_OPTIONS } from '../../../src/main/pasta/options.ts';
-import { bashCompletion, manPage, usageText } from '../../../src/main/pasta/texts.ts';
-import { repoRoot } from '../source-tree.ts';
+import { manPage, usageText } from '../../../src/main/pasta/texts.ts';
 
 describe('texts of pasta', () => {
-  it('man/pasta.1 and completions/pasta.bash match the option table (else: npm run docs)', () => {
-    expect(readFileSync(`${repoRoot}/man/pasta.1`, 'utf8')).toBe(manPage());
-    expect(readFileSync(`${repoRoot}/completions/pasta.bash`, 'utf8')).toBe(bashCompletion());
-  });
-
   it('help and manual list every accepted option, in lines that fit', () => {
     const help = usageText();
     const page = manPage().replaceAll('\\-', '-');
@@ -20,15 +12,5 @@ describe('texts of pasta', () => {
       expect(page).toContain(`\\fB--${name}\\fR`);
     }
     for (const line of help.split('\n')) expect(line.length).toBeLessThanOrEqual(100);
-  });
-
-  it.each([
-    ['--conf', ['--conf-path', '--config-net']],
-    ['--netns-o', ['--netns-only']],
-  ])('completion of %s: the expected words', (word, expected) => {
-    const script = `${bashCompletion()}
-COMP_WORDS=(pasta ${word}) COMP_CWORD=1; _pasta; printf '%s\\n' "\${COMPREPLY[@]}"`;
-    const { stdout, stderr } = spawnSync('bash', ['-c', script], { encoding: 'utf8' });
-    expect({ words: stdout.trim().split('\n'), stderr }).toEqual({ words: expected, stderr: '' });
   });
 });
