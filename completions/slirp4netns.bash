@@ -12,7 +12,7 @@ _slirp4netns() {
       ;;
   esac
   case $cur in
-    -*) COMPREPLY=($(compgen -W '--configure --exit-fd --ready-fd --mtu --enable-ipv6 --api-socket --multicast --allow --deny --policy --rate --delay --loss --impair --cidr --disable-host-loopback --netns-type --userns-path --enable-sandbox --enable-seccomp --outbound-addr --outbound-addr6 --disable-dns --macaddress --target-type --help --version' -- "$cur")) ;;
+    -*) COMPREPLY=($(compgen -W '--configure --exit-fd --ready-fd --mtu --enable-ipv6 --api-socket --multicast --nat64 --allow --deny --policy --rate --delay --loss --impair --cidr --disable-host-loopback --netns-type --userns-path --enable-sandbox --enable-seccomp --outbound-addr --outbound-addr6 --disable-dns --macaddress --target-type --help --version' -- "$cur")) ;;
     *) COMPREPLY=($(compgen -f -- "$cur")) ;;
   esac
 }

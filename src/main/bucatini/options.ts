@@ -14,6 +14,7 @@ import type { EnginePlan, ListenerPlan, ShapingPlan } from '../../workers/engine
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
+import { NAT64_HELP, NAT64_VALUE, type Nat64Choice, parseNat64 } from '../cli/nat64.ts';
 import {
   API_SOCKET_HELP,
   type EgressOptions,
@@ -62,6 +63,8 @@ export interface Settings extends EgressOptions {
   readonly outboundInterface?: string;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
+  /** Absent: auto. */
+  readonly nat64?: Nat64Choice;
   readonly hostLoopback4?: string;
   readonly hostLoopback6?: string;
   readonly publish: readonly ListenerPlan[];
@@ -265,6 +268,15 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: (draft, text) => {
       draft.multicast = addMulticast(draft.multicast, parseMulticast(text));
     },
+  },
+  {
+    name: 'nat64',
+    value: NAT64_VALUE,
+    group: 'Connections',
+    help: `${NAT64_HELP} See docs/nat64.md.`,
+    default: 'auto',
+    commands: ENGINE,
+    set: parsed('nat64', parseNat64),
   },
   {
     name: 'outbound-interface',

@@ -4,7 +4,7 @@
  *
  *   step                                       hook
  *   ────                                       ────
- *   open the sockets that watch the host
+ *   open the sockets that watch the host       nat64?
  *   begin to set up the namespace (netns.ts)
  *   load the engine's modules
  *   namespace made                             startCommand?    start COMMAND's chain, which waits
@@ -43,6 +43,8 @@ import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
 import { IdleMemory } from './idle-memory.ts';
 import type { Log } from './log.ts';
+import { Nat64, type Nat64Wish } from './nat64.ts';
+import { Nat64Query } from './nat64-query.ts';
 import type { Netns, NetnsError, SocketsInside } from './netns.ts';
 import { detachFromHost, enterSandbox, type Leaving, type SandboxPlan } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
@@ -67,6 +69,9 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
    * close them after our end (sys/deferred-close.ts). Absent: the namespace belongs to another program.
    */
   readonly tapOfOurs?: ((made: Made) => readonly number[]) | undefined;
+
+  /** How to find the NAT64 prefix of the host's network; absent: it does not matter. */
+  readonly nat64?: Nat64Wish | undefined;
 
   /**
    * Set-up of the namespace failed.
@@ -151,6 +156,7 @@ class Service<Job extends SocketsInside, Made> {
   readonly #steps = new Stopwatch();
   readonly #deferredClose: DeferredClose | undefined;
   readonly #watch = new HostWatch();
+  readonly #nat64Query: Nat64Query | undefined;
   #engine: EngineHandle | undefined;
   #files: FileWatch | undefined;
   #followed: Followed | undefined;
@@ -161,6 +167,8 @@ class Service<Job extends SocketsInside, Made> {
   constructor(front: FrontEnd<Job, Made>) {
     this.#front = front;
     this.#deferredClose = front.tapOfOurs && new DeferredClose();
+    const { nat64 } = front;
+    if (nat64?.choice === 'auto') this.#nat64Query = Nat64Query.open(nat64.bound);
   }
 
   async run(): Promise<number> {
@@ -171,8 +179,7 @@ class Service<Job extends SocketsInside, Made> {
     const files = new FileWatch(engine);
     this.#files = files;
     const following = front.following(engine, made);
-    if (following !== undefined)
-      this.#followed = followHost(this.#watch, files, engine, following, front.log);
+    if (following !== undefined) this.#followed = this.#follow(following, engine, files);
     this.#api = await front.openApi?.(engine, made);
     const sandbox = await front.beforeSandbox(engine, files, made);
     front.log('debug', `start: ${this.#steps.text()}`);
@@ -190,6 +197,13 @@ class Service<Job extends SocketsInside, Made> {
     const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
     front.served?.(status, engine);
     return status;
+  }
+
+  #follow(following: Following, engine: EngineHandle, files: FileWatch): Followed {
+    const { log, nat64 } = this.#front;
+    const watch = this.#watch;
+    const found = nat64 && new Nat64(nat64, this.#nat64Query, engine, watch.host, following.resolvers, log);
+    return followHost(watch, files, engine, following, log, found);
   }
 
   /** Start the engine and configure the interface at the same time. */

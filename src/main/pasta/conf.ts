@@ -5,6 +5,7 @@
 import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import type { LineOption } from '../cli/lines.ts';
 import type { MulticastChoice } from '../cli/multicast.ts';
+import type { Nat64Choice } from '../cli/nat64.ts';
 import type { EgressOptions } from '../cli/option-fields.ts';
 import { DEFAULT_MTU } from '../cli/values.ts';
 
@@ -91,6 +92,8 @@ export interface PastaConf extends EgressOptions {
   readonly apiSocket?: string;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
+  /** Absent: off. */
+  readonly nat64?: Nat64Choice;
   /** Emulated lines; absent: none. */
   readonly shaping?: ShapingPlan;
   readonly pcap?: string;

@@ -9,6 +9,7 @@
 import type { OptionShape } from '../cli/getopt.ts';
 import { LINE_MTU, LINE_OPTIONS } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
+import { NAT64_HELP, NAT64_VALUE, parseNat64 } from '../cli/nat64.ts';
 import { API_SOCKET_HELP, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
 import {
   DEFAULT_MTU,
@@ -205,6 +206,16 @@ const ENTRIES: readonly Entry[] = [
     help: `${MULTICAST_HELP} passt's pasta does not have this option.`,
     set: (d, text, written) => {
       d.multicast = addMulticast(d.multicast, named(written, text, parseMulticast));
+    },
+  },
+  {
+    name: 'nat64',
+    ours: true,
+    value: NAT64_VALUE,
+    group: 'Services',
+    help: `${NAT64_HELP} off unless given. passt's pasta does not have this option.`,
+    set: (d, text, written) => {
+      d.nat64 = named(written, text, parseNat64);
     },
   },
   ...POLICY_OPTIONS.map(

@@ -29,6 +29,7 @@ import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
+import { type Nat64Wish, nat64Wish } from '../host/nat64.ts';
 import { NetnsHere } from '../host/netns.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
 import { queueFds, queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
@@ -91,6 +92,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     async () => (await import('./netns-setup.ts')).setUpPasta,
   );
   readonly job: PastaJob;
+  readonly nat64: Nat64Wish | undefined;
   readonly tapOfOurs: ((made: PastaTap) => readonly number[]) | undefined;
   readonly startCommand: ((namespaceFd: number) => void) | undefined;
   readonly #start: PastaStart;
@@ -127,6 +129,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.#multicast = multicastPlan(conf.multicast);
     this.#pidFd = pidFd;
     this.#egress = egress;
+    if (conf.ipv6 && !conf.spliceOnly) this.nat64 = nat64Wish(conf.nat64, 'off', egress, conf.outboundIf6);
     this.#path = targetPath(target);
     if (this.#path !== undefined && conf.netnsQuit) {
       const pid = target.kind === 'pid' ? { pid: target.pid } : {};

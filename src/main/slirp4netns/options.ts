@@ -8,6 +8,7 @@ import type { ShapingPlan } from '../../workers/engine-plan.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
+import { NAT64_HELP, NAT64_VALUE, type Nat64Choice, parseNat64 } from '../cli/nat64.ts';
 import { type EgressOptions, fieldsOf, POLICY_OPTIONS } from '../cli/option-fields.ts';
 import { addressOf, MAX_MTU, named, requireUtf8, UsageError } from '../cli/values.ts';
 import { Message } from './messages.ts';
@@ -44,6 +45,8 @@ export interface SlirpConf extends EgressOptions {
   readonly apiSocket?: string;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
+  /** Absent: off. */
+  readonly nat64?: Nat64Choice;
   /** Emulated lines; absent: none. */
   readonly shaping?: ShapingPlan;
   readonly hostLoopback: boolean;
@@ -137,6 +140,15 @@ const ENTRIES: readonly Entry[] = [
     help: `${MULTICAST_HELP} The original does not have this option.`,
     set: (d, text) => {
       d.multicast = addMulticast(d.multicast, named('--multicast', text, parseMulticast));
+    },
+  },
+  {
+    name: 'nat64',
+    ours: true,
+    value: NAT64_VALUE,
+    help: `${NAT64_HELP} off unless given. The original does not have this option.`,
+    set: (d, text) => {
+      d.nat64 = named('--nat64', text, parseNat64);
     },
   },
   ...POLICY_OPTIONS.map(

@@ -28,6 +28,7 @@ import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
+import { type Nat64Wish, nat64Wish } from '../host/nat64.ts';
 import { NetnsHere } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
@@ -55,7 +56,9 @@ export async function serveSlirp(
   version: () => string,
 ): Promise<number> {
   let egress: EgressControl | undefined;
-  if (conf.egress.length > 0 || conf.policy !== undefined)
+  // Else an egress policy of the API's is prepared when that socket is opened, after the caller goes on.
+  const apiNeedsNat64 = conf.apiSocket !== undefined && conf.nat64 !== undefined;
+  if (conf.egress.length > 0 || conf.policy !== undefined || apiNeedsNat64)
     egress = new (await import('../host/egress-control.ts')).EgressControl(conf);
   await holdOutputs();
   return serve(new Slirp(conf, booted, version, egress));
@@ -68,6 +71,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     async () => (await import('./netns-setup.ts')).setUpSlirp,
   );
   readonly job: SlirpJob;
+  readonly nat64: Nat64Wish | undefined;
   readonly #conf: SlirpConf;
   /** Its limit is the host's, read before the main thread enters the namespace. */
   readonly #multicast: MulticastPlan | undefined;
@@ -90,6 +94,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   ) {
     this.booted = booted;
     this.#egress = egress;
+    if (conf.ipv6) this.nat64 = nat64Wish(conf.nat64, 'off', egress);
     const queues = tapQueues(threadsOfLine(conf.shaping), true);
     this.job = { conf, tapQueues: queuesOfLine(queues, conf.shaping) };
     this.#conf = conf;
