@@ -15,6 +15,8 @@ const DNS64 = '127.0.0.64';
 const PLAIN = '127.0.0.65';
 /** PEER4 behind the prefix of the server dns64. */
 const TRANSLATED = '2001:db8:64::a4d:2';
+/** Prefix information option of the guest's network: /64, L A. */
+const OUR_PREFIX = '030440c0';
 const PREFIX = '20010db80064000000000000';
 /** PREF64: type 38, 16 bytes, the greatest lifetime and /96 (code 0), the prefix. Then the same without lifetime. */
 const OFFERED = `2602fff8${PREFIX}`;
@@ -122,7 +124,7 @@ describeE2e('NAT64', needs, () => {
       await eventually('the resolver is asked', FOLLOWED_MS, () => queries(plain) > before);
       await eventually('an advertisement comes', FOLLOWED_MS, async () => {
         await solicit(guest);
-        return ra.seen().includes('fd77');
+        return ra.seen().includes(OUR_PREFIX);
       });
       expect(ra.seen()).not.toContain(PREFIX);
       expect(queries(plain)).toBe(before + 1);
@@ -150,7 +152,7 @@ describeE2e('NAT64', needs, () => {
       );
       expect((await fetch(guest, PEER6)).stdout).not.toBe('');
       await solicit(guest);
-      await eventually('an advertisement comes', FOLLOWED_MS, () => ra.seen().includes('fd77'));
+      await eventually('an advertisement comes', FOLLOWED_MS, () => ra.seen().includes(OUR_PREFIX));
       expect(ra.seen()).not.toContain(PREFIX);
     } finally {
       ra.end();
