@@ -71,6 +71,7 @@ export interface Nat64Answer {
 /** Asks resolvers. A new query makes answers to those before it invalid. */
 export class Nat64Query {
   readonly fd: number;
+  readonly #port: number;
   readonly #device: NativeBuffer | undefined;
   readonly #query = new NativeBuffer(64);
   readonly #queryBytes: number;
@@ -83,15 +84,17 @@ export class Nat64Query {
   /**
    * Open the socket in the network namespace of the calling thread.
    * @param bound  interface that the guest's connections are bound to
+   * @param port  of the resolvers
    * @returns undefined if the kernel has no IPv6
    */
-  static open(bound: string | undefined): Nat64Query | undefined {
+  static open(bound: string | undefined, port = DNS_PORT): Nat64Query | undefined {
     const fd = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    return fd < 0 ? undefined : new Nat64Query(fd, bound);
+    return fd < 0 ? undefined : new Nat64Query(fd, bound, port);
   }
 
-  private constructor(fd: number, bound: string | undefined) {
+  private constructor(fd: number, bound: string | undefined, port: number) {
     this.fd = fd;
+    this.#port = port;
     if (bound !== undefined) {
       this.#device = new NativeBuffer(IFNAMSIZ);
       this.#device.u8.set(new TextEncoder().encode(bound));
@@ -128,7 +131,7 @@ export class Nat64Query {
       }
       const scope = isLinkLocal(words, w) && !isV4Mapped(words, w) ? Number(zone ?? 0) : 0;
       const to = this.#message;
-      const toBytes = sockaddrWrite(to.u8, 0, words, w, DNS_PORT, scope, true);
+      const toBytes = sockaddrWrite(to.u8, 0, words, w, this.#port, scope, true);
       if (sendto(this.fd, this.#query.address, this.#queryBytes, 0, to.address, toBytes) >= 0) asked.push(i);
     });
     return asked;
@@ -147,7 +150,7 @@ export class Nat64Query {
       const bytes = recvmsg(this.fd, message.address + NAME_BYTES, 0);
       if (bytes === -Errno.EAGAIN) return undefined;
       if (bytes < 0) continue;
-      if (sockaddrRead(message.u8, 0, from, 0) !== DNS_PORT) continue;
+      if (sockaddrRead(message.u8, 0, from, 0) !== this.#port) continue;
       const resolver = this.#resolverOf(from);
       if (resolver >= 0 && this.#isAnswer(bytes)) return this.#parse(resolver, bytes);
     }
