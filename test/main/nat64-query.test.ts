@@ -3,7 +3,9 @@
 import dgram from 'node:dgram';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Nat64Query } from '../../src/main/host/nat64-query.ts';
+import { openQuerySocket } from '../../src/main/host/nat64-wish.ts';
 import { addressText } from '../../src/proto/address.ts';
+import { close } from '../../src/sys/io.ts';
 import { ip4, ip6 } from '../support/packets.ts';
 import { eventually, sleepMs } from '../support/process.ts';
 
@@ -28,12 +30,12 @@ beforeEach(async () => {
   stranger = dgram.createSocket('udp4');
   server.on('message', (message, from) => asked.push({ message, port: from.port }));
   await new Promise<void>((resolve) => server.bind(0, LOCAL, resolve));
-  query = Nat64Query.open(undefined, server.address().port)!;
+  query = new Nat64Query(openQuerySocket(), undefined, server.address().port);
 });
 afterEach(() => {
   server.close();
   stranger.close();
-  query.close();
+  close(query.fd);
 });
 
 const ask = async (): Promise<Buffer> => {

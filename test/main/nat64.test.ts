@@ -3,8 +3,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { parseNat64 } from '../../src/main/cli/nat64.ts';
 import { UsageError } from '../../src/main/cli/values.ts';
-import { type EgressWithNat64, Nat64, nat64Wish } from '../../src/main/host/nat64.ts';
+import { Nat64 } from '../../src/main/host/nat64.ts';
 import type { Nat64Answer } from '../../src/main/host/nat64-query.ts';
+import { type EgressWithNat64, nat64Wish } from '../../src/main/host/nat64-wish.ts';
 import { addressParse, addressText } from '../../src/proto/address.ts';
 import type { Nat64Prefix } from '../../src/proto/nat64.ts';
 import type { Pref64 } from '../../src/proto/ndp.ts';

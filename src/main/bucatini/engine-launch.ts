@@ -21,7 +21,7 @@ import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
 import { portCount } from '../host/host-ports.ts';
 import { type Log, makeLog } from '../host/log.ts';
-import { type Nat64Wish, nat64Wish } from '../host/nat64.ts';
+import { type Nat64Wish, nat64Wish } from '../host/nat64-wish.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';

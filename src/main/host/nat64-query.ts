@@ -1,9 +1,7 @@
+// bundle: rare
 /**
  * Queries for the AAAA records of ipv4only.arpa to the host's resolvers (RFC 7050 section 3): only a resolver
  * that makes AAAA records for NAT64 (DNS64) answers with some.
- *
- * The socket is opened in the host's network namespace, before the main thread may move to the guest's. It is
- * a dual-stack one: a host without IPv6 in its kernel has no NAT64.
  */
 import { addressEqual, addressParse, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { writeU16 } from '../../proto/be.ts';
@@ -19,17 +17,7 @@ import {
   dnsSameQuestion,
 } from '../../proto/dns.ts';
 import { domainLabels, domainWrite } from '../../proto/domain-name.ts';
-import {
-  AF_INET6,
-  Errno,
-  IFNAMSIZ,
-  SO_BINDTODEVICE,
-  SOCK_CLOEXEC,
-  SOCK_DGRAM,
-  SOCK_NONBLOCK,
-  SOL_SOCKET,
-} from '../../sys/constants.ts';
-import { close } from '../../sys/io.ts';
+import { Errno, IFNAMSIZ, SO_BINDTODEVICE, SOL_SOCKET } from '../../sys/constants.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
   iovecWrite,
@@ -42,7 +30,6 @@ import {
   setsockoptBytes,
   sockaddrRead,
   sockaddrWrite,
-  socket,
 } from '../../sys/socket.ts';
 
 const NAME = 'ipv4only.arpa';
@@ -82,17 +69,11 @@ export class Nat64Query {
   #resolvers = new Uint32Array(0);
 
   /**
-   * Open the socket in the network namespace of the calling thread.
+   * @param fd  of openQuerySocket()
    * @param bound  interface that the guest's connections are bound to
    * @param port  of the resolvers
-   * @returns undefined if the kernel has no IPv6
    */
-  static open(bound: string | undefined, port = DNS_PORT): Nat64Query | undefined {
-    const fd = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    return fd < 0 ? undefined : new Nat64Query(fd, bound, port);
-  }
-
-  private constructor(fd: number, bound: string | undefined, port: number) {
+  constructor(fd: number, bound: string | undefined, port = DNS_PORT) {
     this.fd = fd;
     this.#port = port;
     if (bound !== undefined) {
@@ -186,10 +167,5 @@ export class Nat64Query {
       ttlS = Math.min(ttlS, this.#records.ttlS);
     }
     return { resolver, isDefinite, addresses: Uint32Array.from(words), ttlS };
-  }
-
-  /** To be called when no thread waits for the descriptor any more. */
-  close(): void {
-    close(this.fd);
   }
 }

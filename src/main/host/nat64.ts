@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * The NAT64 prefixes of the host's network: found by DNS (RFC 7050, nat64-query.ts) or given by --nat64. They
  * are offered to the guest in router advertisements (RFC 8781), and the egress policy looks for IPv4
@@ -17,31 +18,10 @@ import type { Pref64 } from '../../proto/ndp.ts';
 import { SysError } from '../../sys/error.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
-import type { EgressNat64 } from '../../workers/flow/egress-policy.ts';
-import type { Nat64Choice } from '../cli/nat64.ts';
 import { type ChosenRoute, chosenRoute } from './chosen-route.ts';
 import type { Log } from './log.ts';
-import type { Nat64Query } from './nat64-query.ts';
-
-/** What a front end wants. */
-export interface Nat64Wish {
-  readonly choice: Exclude<Nat64Choice, 'off'>;
-  /** Prefixes are offered to the guest. False: they are for the egress policy alone. */
-  readonly offers: boolean;
-  /** Interface that connections are bound to. */
-  readonly bound?: string | undefined;
-  /** Holds the egress policy, if there is or can be one. */
-  readonly egress?: EgressWithNat64 | undefined;
-}
-
-/** What an EgressControl does here. */
-export interface EgressWithNat64 {
-  /** There is a policy. */
-  readonly isOn: boolean;
-  /** Called when the policy was set or removed. */
-  onChange?: (() => void) | undefined;
-  setNat64(prefixes: EgressNat64): void;
-}
+import { Nat64Query } from './nat64-query.ts';
+import type { Nat64Wish } from './nat64-wish.ts';
 
 /**
  * Lifetime of an offer, the greatest of the option (RFC 8781 section 4). It is repeated and, when a prefix is
@@ -67,25 +47,6 @@ const prefixText = ({ words, bits }: Nat64Prefix): string =>
 
 const isIn = (list: readonly Nat64Prefix[], prefix: Nat64Prefix): boolean =>
   list.some((other) => nat64Equal(other, prefix));
-
-/**
- * The wish of a program.
- * @param choice  of --nat64; undefined: it is not given
- * @param byDefault  what it means then: `auto`, or `off` in the drop-ins, whose originals offer no prefix. An
- *   egress policy gets the prefixes in either case
- * @returns undefined: prefixes do not matter
- */
-export function nat64Wish(
-  choice: Nat64Choice | undefined,
-  byDefault: 'auto' | 'off',
-  egress: EgressWithNat64 | undefined,
-  bound?: string,
-): Nat64Wish | undefined {
-  if (choice === 'off' || (choice === undefined && byDefault === 'off' && egress === undefined))
-    return undefined;
-  if (typeof choice === 'object') egress?.setNat64({ trusted: choice, found: [] });
-  return { choice: choice ?? 'auto', offers: (choice ?? byDefault) !== 'off', bound, egress };
-}
 
 /** Follows the prefixes of the host's network. */
 export class Nat64 {
@@ -287,4 +248,21 @@ export class Nat64 {
     ];
     this.#engine.setPref64(this.#offered);
   }
+}
+
+/**
+ * Follow the prefixes of the host's network.
+ * @param socket  of openQuerySocket(); below 0: nothing is asked
+ * @param resolvers  as AddressPlan.resolvers
+ */
+export function followNat64(
+  wish: Nat64Wish,
+  socket: number,
+  engine: EngineHandle,
+  host: RouteSocket,
+  resolvers: readonly string[],
+  log: Log,
+): Nat64 {
+  const query = socket < 0 ? undefined : new Nat64Query(socket, wish.bound);
+  return new Nat64(wish, query, engine, host, resolvers, log);
 }

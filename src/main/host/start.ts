@@ -43,8 +43,8 @@ import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
 import { IdleMemory } from './idle-memory.ts';
 import type { Log } from './log.ts';
-import { Nat64, type Nat64Wish } from './nat64.ts';
-import { Nat64Query } from './nat64-query.ts';
+import type * as Nat64Module from './nat64.ts';
+import { type Nat64Wish, openQuerySocket } from './nat64-wish.ts';
 import type { Netns, NetnsError, SocketsInside } from './netns.ts';
 import { detachFromHost, enterSandbox, type Leaving, type SandboxPlan } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
@@ -156,7 +156,7 @@ class Service<Job extends SocketsInside, Made> {
   readonly #steps = new Stopwatch();
   readonly #deferredClose: DeferredClose | undefined;
   readonly #watch = new HostWatch();
-  readonly #nat64Query: Nat64Query | undefined;
+  readonly #querySocket: number;
   #engine: EngineHandle | undefined;
   #files: FileWatch | undefined;
   #followed: Followed | undefined;
@@ -167,19 +167,20 @@ class Service<Job extends SocketsInside, Made> {
   constructor(front: FrontEnd<Job, Made>) {
     this.#front = front;
     this.#deferredClose = front.tapOfOurs && new DeferredClose();
-    const { nat64 } = front;
-    if (nat64?.choice === 'auto') this.#nat64Query = Nat64Query.open(nat64.bound);
+    this.#querySocket = front.nat64?.choice === 'auto' ? openQuerySocket() : -1;
   }
 
   async run(): Promise<number> {
     const front = this.#front;
+    const nat64 = front.nat64 && import('./nat64.ts');
+    nat64?.catch(() => {}); // awaited below
     const { made, engine } = await this.#start();
     await front.engineStarted?.(engine, made);
     if (front.startCommand !== undefined) this.#steps.lap('command ready');
     const files = new FileWatch(engine);
     this.#files = files;
     const following = front.following(engine, made);
-    if (following !== undefined) this.#followed = this.#follow(following, engine, files);
+    if (following !== undefined) this.#followed = this.#follow(following, engine, files, await nat64);
     this.#api = await front.openApi?.(engine, made);
     const sandbox = await front.beforeSandbox(engine, files, made);
     front.log('debug', `start: ${this.#steps.text()}`);
@@ -199,10 +200,16 @@ class Service<Job extends SocketsInside, Made> {
     return status;
   }
 
-  #follow(following: Following, engine: EngineHandle, files: FileWatch): Followed {
-    const { log, nat64 } = this.#front;
+  #follow(
+    following: Following,
+    engine: EngineHandle,
+    files: FileWatch,
+    nat64: typeof Nat64Module | undefined,
+  ): Followed {
+    const { log, nat64: wish } = this.#front;
+    const { resolvers } = following;
     const watch = this.#watch;
-    const found = nat64 && new Nat64(nat64, this.#nat64Query, engine, watch.host, following.resolvers, log);
+    const found = wish && nat64?.followNat64(wish, this.#querySocket, engine, watch.host, resolvers, log);
     return followHost(watch, files, engine, following, log, found);
   }
 

@@ -29,7 +29,7 @@ import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
-import { type Nat64Wish, nat64Wish } from '../host/nat64.ts';
+import { type Nat64Wish, nat64Wish } from '../host/nat64-wish.ts';
 import { NetnsHere } from '../host/netns.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
 import { queueFds, queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
