@@ -275,7 +275,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     group: 'Connections',
     help: `${NAT64_HELP} See docs/nat64.md.`,
     default: 'auto',
-    commands: ENGINE,
+    commands: [...ENGINE, 'policy'],
     set: parsed('nat64', parseNat64),
   },
   {
