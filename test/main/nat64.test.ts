@@ -146,11 +146,17 @@ describe('whether it is asked', () => {
       policy.isOn = false;
       policy.onChange!();
       vi.advanceTimersByTime(200);
-      expect(policy.prefixes.at(-1)).toBe('trusted  found ');
       policy.isOn = true;
       policy.onChange!();
       vi.advanceTimersByTime(200);
       expect(rig.asked).toEqual([1, 1]);
+      rig.has6 = false;
+      rig.change();
+      rig.has6 = true;
+      rig.change();
+      expect(policy.prefixes.length, 'kept until another answer').toBe(1);
+      rig.answer(0, OTHER);
+      expect(policy.prefixes.at(-1)).toBe('trusted  found 2001:db8::/32');
     }
   });
 
@@ -204,8 +210,14 @@ describe('answers', () => {
     expect(rig.asked).toEqual([3, 3]);
     rig.answer(0, RECORDS);
     vi.advanceTimersByTime(2000);
+    expect(rig.asked, 'the second prefix may be the silent ones').toEqual([3, 3, 3]);
+    rig.answer(0, RECORDS);
+    vi.advanceTimersByTime(4000);
+    expect(rig.offers.length).toBe(1);
+    rig.answer(0, RECORDS);
+    vi.advanceTimersByTime(8000);
     expect(rig.offers.at(-1)).toBe('64:ff9b::/96 -2001:db8::/32');
-    expect(rig.asked).toEqual([3, 3]);
+    expect(rig.asked.length).toBe(4);
   });
 
   it('no answer: six times, each after twice the time', () => {

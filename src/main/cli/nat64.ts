@@ -29,25 +29,25 @@ const MAX_PREFIXES = 4;
  */
 export function parseNat64(text: string): Nat64Choice {
   if (text === 'auto' || text === 'off') return text;
-  const prefixes = text.split(',').map(parsePrefix);
+  const words = text.split(',');
+  const prefixes = words.map((word) => parsePrefix(word, words.length > 1 ? `${quoted(word)}: ` : ''));
   if (prefixes.length > MAX_PREFIXES) throw new UsageError(`more than ${MAX_PREFIXES} prefixes`);
   return prefixes;
 }
 
-function parsePrefix(text: string): Nat64Prefix {
+/** @param place  in front of errors */
+function parsePrefix(text: string, place: string): Nat64Prefix {
   const words = new Uint32Array(4);
   const [address = '', length, extra] = text.split('/');
   if (!addressParse(address, words, 0) || isV4Mapped(words, 0) || extra !== undefined)
-    throw new UsageError(`${quoted(text)}: write auto, off, or an IPv6 prefix, for example 64:ff9b::/96`);
+    throw new UsageError(`${place}write auto, off, or an IPv6 prefix, for example 64:ff9b::/96`);
   const bits = NAT64_BITS.find((allowed) => String(allowed) === length);
   if (bits === undefined)
-    throw new UsageError(`${quoted(text)}: a NAT64 prefix has 32, 40, 48, 56, 64 or 96 bits (RFC 6052)`);
+    throw new UsageError(`${place}a NAT64 prefix has 32, 40, 48, 56, 64 or 96 bits (RFC 6052)`);
   const prefix = nat64PrefixOf(words, 0, bits);
   if (!nat64Matches(words, 0, prefix.words, 0, 128))
-    throw new UsageError(`${quoted(text)}: has bits behind its ${bits}`);
+    throw new UsageError(`${place}has bits behind its ${bits}`);
   if (!nat64IsUsable(prefix))
-    throw new UsageError(
-      `${quoted(text)}: is not the prefix of a translator; write for example 64:ff9b::/96`,
-    );
+    throw new UsageError(`${place}is not the prefix of a translator; write for example 64:ff9b::/96`);
   return prefix;
 }

@@ -37,6 +37,8 @@ const ANSWER_MS = 2000;
 const ANSWER_MAX_MS = 3_600_000;
 /** Tries where no prefix is known: about four minutes. */
 const LAST_TRY = 6;
+/** Tries where some resolvers answer and a known prefix is missing. */
+const MISSING_TRIES = 3;
 /** A prefix is asked for again this long before its TTL ends (RFC 7050 section 3). */
 const REFRESH_BEFORE_S = 10;
 const REFRESH_MIN_S = 60;
@@ -47,6 +49,9 @@ const prefixText = ({ words, bits }: Nat64Prefix): string =>
 
 const isIn = (list: readonly Nat64Prefix[], prefix: Nat64Prefix): boolean =>
   list.some((other) => nat64Equal(other, prefix));
+
+const areSame = (a: readonly Nat64Prefix[], b: readonly Nat64Prefix[]): boolean =>
+  a.length === b.length && a.every((prefix) => isIn(b, prefix));
 
 /** Follows the prefixes of the host's network. */
 export class Nat64 {
@@ -75,6 +80,8 @@ export class Nat64 {
   #ttlS = REFRESH_MAX_S;
   /** The prefixes in use. */
   #prefixes: readonly Nat64Prefix[] = [];
+  /** Those of the egress policy. */
+  #policys: readonly Nat64Prefix[] = [];
   #hasIpv4 = false;
   #offered: readonly Pref64[] = [];
 
@@ -140,7 +147,7 @@ export class Nat64 {
     if (this.#query === undefined) return;
     const reason = this.#reason();
     if (reason === this.#askedFor) {
-      this.#publish(this.#prefixes); // the policy may be new, or IPv4 gone
+      this.#publish(this.#prefixes); // the host may have got or lost IPv4
       return;
     }
     this.#askedFor = reason;
@@ -210,12 +217,19 @@ export class Nat64 {
 
   /** All resolvers have answered, or the time for it is over. */
   #settle(): void {
+    const isSilent = this.#silent.size > 0;
     this.#isAsking = false;
     this.#silent.clear();
     if (!this.#hasAnswer) {
       const isKnown = this.#prefixes.length > 0 && !this.#isStale;
       if (this.#tries < LAST_TRY || isKnown) this.#ask();
       else this.#publish([]);
+      return;
+    }
+    // The resolver that knows a prefix may be one that was silent.
+    const isMissing = isSilent && !this.#prefixes.every((prefix) => isIn(this.#found, prefix));
+    if (isMissing && this.#tries < MISSING_TRIES) {
+      this.#ask();
       return;
     }
     this.#tries = 0;
@@ -225,22 +239,24 @@ export class Nat64 {
       const refreshS = Math.min(Math.max(this.#ttlS - REFRESH_BEFORE_S, REFRESH_MIN_S), REFRESH_MAX_S);
       this.#after(1000 * refreshS, () => this.#ask());
     }
+    // The policy keeps a prefix until an answer is another one: it closes, and does no harm elsewhere.
+    if (!areSame(this.#found, this.#policys)) {
+      this.#policys = this.#found;
+      this.#wish.egress?.setNat64({ trusted: [], found: this.#found });
+    }
     this.#publish(this.#found);
   }
 
+  /** Use these prefixes from now on, in advertisements. */
   #publish(prefixes: readonly Nat64Prefix[]): void {
-    const before = this.#prefixes;
-    const isNew = prefixes.length !== before.length || !prefixes.every((prefix) => isIn(before, prefix));
-    this.#prefixes = prefixes;
-    if (isNew) {
-      const texts = prefixes.map(prefixText).join(', ');
+    const texts = prefixes.map(prefixText).join(', ');
+    if (!areSame(prefixes, this.#prefixes))
       this.#log('info', texts === '' ? "the host's network has no NAT64 any more" : `NAT64 prefix: ${texts}`);
-      this.#wish.egress?.setNat64({ trusted: [], found: prefixes });
-    }
+    this.#prefixes = prefixes;
     if (!this.#wish.offers) return;
     const offer = this.#hasIpv4 ? [] : prefixes;
     const live = this.#offered.filter(({ lifetimeS }) => lifetimeS > 0);
-    if (offer.length === live.length && offer.every((prefix) => isIn(live, prefix))) return;
+    if (areSame(offer, live)) return;
     const gone = this.#offered.filter((prefix) => !isIn(offer, prefix)).slice(0, MAX_PREFIXES);
     this.#offered = [
       ...offer.map((prefix) => ({ ...prefix, lifetimeS: LIFETIME_S })),

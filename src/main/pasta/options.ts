@@ -213,7 +213,7 @@ const ENTRIES: readonly Entry[] = [
     ours: true,
     value: NAT64_VALUE,
     group: 'Services',
-    help: `${NAT64_HELP} off unless given. passt's pasta does not have this option.`,
+    help: `${NAT64_HELP} Default: off. passt's pasta does not have this option.`,
     set: (d, text, written) => {
       d.nat64 = named(written, text, parseNat64);
     },

@@ -146,7 +146,7 @@ const ENTRIES: readonly Entry[] = [
     name: 'nat64',
     ours: true,
     value: NAT64_VALUE,
-    help: `${NAT64_HELP} off unless given. The original does not have this option.`,
+    help: `${NAT64_HELP} Default: off. The original does not have this option.`,
     set: (d, text) => {
       d.nat64 = named('--nat64', text, parseNat64);
     },
