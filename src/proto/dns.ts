@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * DNS messages, RFC 1035 section 4.1: the header and the question, which is all that a forwarder reads; and
  * the addresses of an answer, for the egress policy.

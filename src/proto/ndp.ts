@@ -1,5 +1,5 @@
 /**
- * Neighbour Discovery, RFC 4861, and the DNS options of RFC 8106. The messages are ICMPv6 messages; `at` is
+ * Neighbour Discovery, RFC 4861, the DNS options of RFC 8106 and the NAT64 prefix of RFC 8781. The messages are ICMPv6 messages; `at` is
  * the offset of the type byte.
  *
  *  solicitation  +0 icmp header, 4   +4 reserved u32              +8 target, 16   +24 options
@@ -18,6 +18,7 @@ import { domainLabels, domainWrite } from './domain-name.ts';
 import { Drop } from './drop.ts';
 import { MAC_BYTES } from './ethernet.ts';
 import { Icmp6Type } from './icmpv6.ts';
+import type { Nat64Prefix } from './nat64.ts';
 
 /** Hop limit of every neighbour discovery packet (RFC 4861 section 3.1). */
 export const NDP_HOP_LIMIT = 255;
@@ -31,6 +32,7 @@ export const NdpOption = {
   mtu: 5,
   rdnss: 25,
   dnssl: 31,
+  pref64: 38,
 } as const;
 
 /** Flags of a neighbour advertisement (RFC 4861 section 4.4): the top three bits of the word at +4. */
@@ -147,12 +149,38 @@ export interface RouterAdvertisement {
   readonly dns?: Uint32Array;
   /** Search domains. A text that is not a domain name is left out. */
   readonly search?: readonly string[];
+  /** NAT64 prefixes of the network. */
+  readonly pref64?: readonly Pref64[];
+}
+
+/** A NAT64 prefix in a router advertisement. */
+export interface Pref64 extends Nat64Prefix {
+  /** For how long it may be used, at most 65,528 s, rounded up to a multiple of 8 s; 0: no longer. */
+  readonly lifetimeS: number;
+}
+
+const PREF64_BYTES = 16;
+/** 13 bits of it are in units of 8 s. */
+const PREF64_LIFETIME_MAX = 0x1fff;
+/** The code of each prefix length is its index (RFC 8781 section 4). */
+const PREF64_CODES: readonly number[] = [96, 64, 56, 48, 40, 32];
+
+/**
+ * Write a PREF64 option (RFC 8781 section 4):
+ *
+ *  +0 type 38   +1 length 2   +2 | lifetime / 8, 13 | code of the length, 3 |   +4 bits 0 to 95 of the prefix
+ */
+function pref64Write(pool: Uint8Array, at: number, { words, bits, lifetimeS }: Pref64): number {
+  const scaled = Math.min(Math.ceil(lifetimeS / 8), PREF64_LIFETIME_MAX);
+  writeU32(pool, at, (NdpOption.pref64 << 24) | (2 << 16) | (scaled << 3) | PREF64_CODES.indexOf(bits));
+  for (let i = 0; i < 3; i++) writeU32(pool, at + 4 + 4 * i, words[i]!);
+  return PREF64_BYTES;
 }
 
 /**
  * Write a router advertisement; the checksum is left 0. Cold path.
- * @param limitBytes room from `at` on. A DNS option that does not fit completely is left out, the search list
- *   before the resolvers.
+ * @param limitBytes room from `at` on. An option for DNS or NAT64 that does not fit completely is left out: NAT64
+ *   prefixes first, then the search list, then the resolvers.
  * @returns message bytes
  */
 export function ndpRaWrite(
@@ -206,5 +234,7 @@ export function ndpRaWrite(
     pool.fill(0, i, option + dnsslBytes);
     bytes += dnsslBytes;
   }
+  for (const prefix of advertisement.pref64 ?? [])
+    if (bytes + PREF64_BYTES <= limitBytes) bytes += pref64Write(pool, at + bytes, prefix);
   return bytes;
 }

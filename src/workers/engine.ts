@@ -15,6 +15,7 @@ import {
 } from '#runtime/threads';
 import { dropName } from '../proto/drop.ts';
 import { macParse } from '../proto/ethernet.ts';
+import type { Pref64 } from '../proto/ndp.ts';
 import {
   COUNTERS,
   countersSum,
@@ -99,6 +100,8 @@ export interface EngineHandle {
   histograms(): readonly EngineHistogram[];
   /** The host's resolvers have changed. @param list  addresses, as AddressPlan.resolvers */
   setResolvers(list: readonly string[]): void;
+  /** Offer these NAT64 prefixes in router advertisements, at once and from now on; none at the start. */
+  setPref64(list: readonly Pref64[]): void;
   /** Change the emulated lines. Without effect if EnginePlan.shaping was absent. */
   setShaping(plan: ShapingPlan): void;
   /** The host's network has changed. */
@@ -266,6 +269,7 @@ class Engine implements EngineHandle {
   #lanes: ElasticLanes | undefined;
   /** Changes of the plan since the start, for lanes that open later; undefined: none. */
   #resolvers: readonly string[] | undefined;
+  #pref64: readonly Pref64[] | undefined;
   #hostChange: HostChange | undefined;
   /** Holds the policy once it was changed. */
   #egress: { readonly plan?: EgressPlan } | undefined;
@@ -397,6 +401,7 @@ class Engine implements EngineHandle {
       this.#abandonOpening = undefined;
     }
     if (this.#resolvers !== undefined) this.#postTo(lane, { kind: 'resolvers', list: this.#resolvers });
+    if (this.#pref64 !== undefined) this.#postTo(lane, { kind: 'pref64', list: this.#pref64 });
     if (this.#hostChange !== undefined) this.#postTo(lane, { kind: 'host', change: this.#hostChange });
     if (this.#egress !== undefined) void this.#askForEgress(lane, this.#egress);
   }
@@ -656,6 +661,11 @@ class Engine implements EngineHandle {
   setResolvers(list: readonly string[]): void {
     this.#post({ kind: 'resolvers', list });
     this.#resolvers = list;
+  }
+
+  setPref64(list: readonly Pref64[]): void {
+    this.#post({ kind: 'pref64', list });
+    this.#pref64 = list;
   }
 
   setShaping(plan: ShapingPlan): void {

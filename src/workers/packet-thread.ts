@@ -7,6 +7,7 @@
  * whenever ControlViews.messageCount changes.
  */
 import { type HeldProgram, onFirstMessage, type Port, receive, startHeldProgram } from '#runtime/threads';
+import type { Pref64 } from '../proto/ndp.ts';
 import { Counter, countersView } from '../ring/counters.ts';
 import { Doorbell } from '../ring/doorbell.ts';
 import { controlViews, type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
@@ -115,6 +116,8 @@ export type ThreadMessage =
   /** The egress policy is another one; absent: none. */
   | { readonly kind: 'egress'; readonly plan?: EgressPlan }
   | { readonly kind: 'shaping'; readonly plan: ShapingPlan }
+  /** NAT64 prefixes that router advertisements offer from now on. */
+  | { readonly kind: 'pref64'; readonly list: readonly Pref64[] }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
   | {
       readonly kind: 'changeListeners';
@@ -271,6 +274,7 @@ class PacketThread {
       const message = got.message as ThreadMessage;
       const { shards, hostIo, splice } = this.#built;
       if (message.kind === 'resolvers') for (const shard of shards) shard.setResolvers(message.list);
+      else if (message.kind === 'pref64') for (const shard of shards) shard.setPref64(message.list);
       else if (message.kind === 'host') {
         for (const shard of shards) shard.hostChanged(message.change);
         hostIo?.hostChanged(message.change);

@@ -145,6 +145,13 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
       [['mdns'], 'not a group'],
     ],
   },
+  '--nat64': {
+    good: [
+      [['off'], { nat64: 'off' }],
+      [['2001:db8:64::/48'], { nat64: [{ words: [0x20010db8, 0x00640000, 0, 0], bits: 48 }] }],
+    ],
+    bad: [[['64:ff9b::'], '32, 40, 48']],
+  },
   // Their items are parsed later: host/egress-control.ts.
   '--allow': { good: [[['any'], { egress: [{ allow: true, text: 'any' }] }]], bad: [] },
   '--deny': { good: [[['host,any:25'], { egress: [{ allow: false, text: 'host,any:25' }] }]], bad: [] },

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { explain } from '../../src/main/bucatini/policy.ts';
+import { parseNat64 } from '../../src/main/cli/nat64.ts';
 import { joinPolicy, parsePolicyText } from '../../src/main/cli/policy-text.ts';
 import { UsageError } from '../../src/main/cli/values.ts';
 import { EgressControl } from '../../src/main/host/egress-control.ts';
@@ -32,7 +33,7 @@ deny dns any`,
 );
 const HOSTS = Uint32Array.of(...addressWords('192.0.2.1'), 128);
 
-const ask = (to: string, options: { protocol?: string; name?: string } = {}) => {
+const ask = (to: string, options: Parameters<typeof explain>[2] = {}) => {
   const { text, allowed } = explain(RULES, to, options, HOSTS);
   return [...text.trimEnd().split('\n'), allowed];
 };
@@ -53,6 +54,14 @@ describe('policy test', () => {
       'tcp 192.0.2.7:443 (an address of www.example.org): allowed by line 3: allow tcp *.example.org 443',
       true,
     ]);
+  });
+
+  it('an address behind a NAT64 prefix: the rule about the IPv4 address in it', () => {
+    const verdict = 'allowed by line 4: allow tcp 10.0.0.0/8 1-1023';
+    expect(ask('[64:ff9b::10.1.1.1]:22')[0]).toBe(`tcp [64:ff9b::10.1.1.1]:22: ${verdict}`);
+    expect(ask('[2001:db8:64::10.1.1.1]:22')[1]).toBe(false);
+    const nat64 = parseNat64('2001:db8:64::/96');
+    expect(ask('[2001:db8:64::10.1.1.1]:22', { nat64 })[0]).toContain(verdict);
   });
 
   it('names: the query, then the rule about its addresses, and the rules before it', () => {

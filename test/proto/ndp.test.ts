@@ -150,6 +150,36 @@ describe('ndpRaWrite', () => {
     );
   });
 
+  it('NAT64 prefixes: the annotated bytes', () => {
+    const pool = poolWith(new Uint8Array(400));
+    const plain = ndpRaWrite(pool, AT, full);
+    const of = (text: string, bits: number, lifetimeS: number) => {
+      const [a, b, c, d] = address(text) as unknown as [number, number, number, number];
+      return { words: [a, b, c, d] as const, bits, lifetimeS };
+    };
+    const pref64 = [
+      of('64:ff9b::', 96, 65_528),
+      of('2001:db8:122:344::', 64, 1800),
+      of('2001:db8:122:300::', 56, 1),
+      of('2001:db8:122::', 48, 0),
+      of('2001:db8:100::', 40, 8),
+      of('2001:db8::', 32, 1_000_000),
+    ];
+    const bytes = ndpRaWrite(pool, AT, { ...full, pref64 });
+    expect(slice(pool, AT + plain, bytes - plain)).toEqual(
+      wire(`
+        26 02 ff f8 00 64 ff 9b 00 00 00 00 00 00 00 00   // 16 bytes, 8191 times 8 s, code 0: /96
+        26 02 07 09 20 01 0d b8 01 22 03 44 00 00 00 00   // 225 times 8 s, code 1: /64
+        26 02 00 0a 20 01 0d b8 01 22 03 00 00 00 00 00   // 1 s rounded up to 8, code 2: /56
+        26 02 00 03 20 01 0d b8 01 22 00 00 00 00 00 00   // no longer, code 3: /48
+        26 02 00 0c 20 01 0d b8 01 00 00 00 00 00 00 00   // 8 s, code 4: /40
+        26 02 ff fd 20 01 0d b8 00 00 00 00 00 00 00 00   // the greatest, code 5: /32
+      `),
+    );
+    expect(ndpCheck(pool, AT, bytes, 255)).toBe(0);
+    expect(ndpRaWrite(pool, AT, { ...full, pref64 }, plain + 40), 'as many as fit').toBe(plain + 32);
+  });
+
   it('options do not fit: left out whole, the search list first', () => {
     const pool = poolWith(new Uint8Array(400));
     const found = (limit: number): boolean[] => {

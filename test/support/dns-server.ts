@@ -9,8 +9,10 @@
  *   huge.bed.test   TXT          60 strings of 200 bytes: only TCP carries it
  *   who.bed.test    TXT          the server's name and the client's address
  *   *.silent.test                no answer at all
+ *   ipv4only.arpa   A, AAAA      AAAA records only of the server dns64, with the prefix 2001:db8:64::/96
  *
- * As a program: `dns-server.ts NAME ADDRESS...` prints "ready" when all sockets are bound.
+ * As a program: `dns-server.ts NAME ADDRESS...` prints "ready" when all sockets are bound, and "ipv4only.arpa"
+ * for each UDP query for its AAAA records.
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
@@ -26,9 +28,13 @@ const txtRdata = (text: string): Buffer => Buffer.concat([Buffer.from([text.leng
 
 function records(server: string, asker: string): Map<string, Answer[]> {
   const a = (address: string): Answer => ({ type: TYPE.a, rdata: Buffer.from(ip4(address)) });
+  const aaaa = (address: string): Answer => ({ type: TYPE.aaaa, rdata: Buffer.from(ip6(address)) });
+  const ipv4only = [a('192.0.0.170'), a('192.0.0.171')];
+  if (server === 'dns64') ipv4only.push(aaaa('2001:db8:64::c000:aa'), aaaa('2001:db8:64::c000:ab'));
   const txt = (text: string): Answer => ({ type: TYPE.txt, rdata: txtRdata(text) });
   return new Map([
-    ['peer.bed.test', [a(PEER4), { type: TYPE.aaaa, rdata: Buffer.from(ip6(PEER6)) }]],
+    ['peer.bed.test', [a(PEER4), aaaa(PEER6)]],
+    ['ipv4only.arpa', ipv4only],
     ['many.bed.test', Array.from({ length: 30 }, (_, i) => a(`10.77.1.${i + 1}`))],
     ['big.bed.test', Array.from({ length: 5 }, (_, i) => txt(String.fromCharCode(97 + i).repeat(200)))],
     ['huge.bed.test', Array.from({ length: 60 }, (_, i) => txt(`${i}`.padEnd(200, 'x')))],
@@ -54,6 +60,8 @@ function answer(query: Buffer, server: string, asker: string, tcp: boolean): Buf
   const edns = query.readUInt16BE(10) > 0 && query.readUInt16BE(questionEnd + 1) === TYPE.opt;
   const limitBytes = tcp ? 65535 : edns ? Math.max(512, query.readUInt16BE(questionEnd + 3)) : 512;
 
+  if (import.meta.main && !tcp && type === TYPE.aaaa && labels.join('.') === 'ipv4only.arpa')
+    process.stdout.write('ipv4only.arpa\n');
   const known = records(server, asker).get(labels.join('.').toLowerCase());
   const matching = (known ?? []).filter((r) => r.type === type);
   const build = (answers: readonly Answer[], truncated: boolean): Buffer => {

@@ -182,6 +182,7 @@ export class ShardRig {
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
       },
+      pref64: [],
       dnsSlots: shard.dnsSlots,
       notices: new Notices((level, text) => {
         this.logs.push(`${level}: ${text}`);

@@ -5,6 +5,7 @@ import { addressParse } from '../../src/proto/address.ts';
 import { EGRESS_NAMES_BYTES, EgressNames, LEAST_TTL_S } from '../../src/workers/flow/egress-names.ts';
 import {
   compileEgress,
+  type EgressNat64,
   EgressPolicy,
   EgressProto,
   type EgressRule,
@@ -31,10 +32,10 @@ interface Bed {
   learn(name: string, to: string, ttl?: number): void;
 }
 
-function bed(rules: EgressRules, hosts: readonly string[] = []): Bed {
+function bed(rules: EgressRules, hosts: readonly string[] = [], nat64?: EgressNat64): Bed {
   const names = new EgressNames(new SharedArrayBuffer(EGRESS_NAMES_BYTES));
   const hostWords = Uint32Array.from(hosts.flatMap((text) => [...address(text), 128]));
-  const policy = new EgressPolicy(compileEgress(rules, hostWords), names);
+  const policy = new EgressPolicy(compileEgress(rules, hostWords, nat64), names);
   const text = (verdict: number): string => (verdict < 0 ? `deny ${-1 - verdict}` : `allow ${verdict}`);
   return {
     policy,
@@ -107,6 +108,7 @@ describe('look-up', () => {
       '169.254.169.254',
       'fd00::1',
       'fe80::1',
+      '64:ff9b::a00:1',
     ])
       expect(kind(to), to).toBe('private');
     for (const to of [
@@ -135,11 +137,128 @@ describe('look-up', () => {
       '3fff::1',
       '2002:a00:1::1',
       '2001:0:4136::1',
-      '64:ff9b::a00:1',
+      '64:ff9b::127.0.0.1',
+      '64:ff9b:1::8.8.8.8',
       '::',
       '::1',
     ])
       expect(kind(to), to).toBe('none');
+  });
+});
+
+describe('behind a NAT64 prefix', () => {
+  const prefix = (text: string, bits: number) => {
+    const [a, b, c, d] = address(text) as unknown as [number, number, number, number];
+    return { words: [a, b, c, d] as const, bits };
+  };
+  /** A prefix of 2000::/3 and one of fc00::/7. */
+  const both = [prefix('2606:64::', 96), prefix('fd64:1::', 48)];
+  const found: EgressNat64 = { trusted: [], found: both };
+  const trusted: EgressNat64 = { trusted: both, found: [] };
+  /** An IPv4 address a.b.c.d behind the three prefixes. */
+  const behind = (ipv4: string): string[] => {
+    const [a, b, c, d] = ipv4.split('.').map((octet) => Number(octet).toString(16).padStart(2, '0'));
+    return [`64:ff9b::${ipv4}`, `2606:64::${ipv4}`, `fd64:1:0:${a}${b}:${c}:${d}00::`];
+  };
+
+  it.each([
+    ['deny 10.0.0.0/8', '10.1.2.3'],
+    ['deny private', '192.168.1.1'],
+    ['deny private', '169.254.169.254'],
+    ['deny host', '192.0.2.9'],
+    ['deny internet', '8.8.8.8'],
+  ])('%s: %s is denied behind each of them', (rule, to) => {
+    for (const nat64 of [found, trusted]) {
+      const b = bed(policy(`${rule}\ndefault allow`), ['192.0.2.9'], nat64);
+      for (const address of behind(to)) expect(b.decide(address), address).toBe('deny 0');
+      for (const address of behind('203.0.113.7').slice(0, 2))
+        expect(b.decide(address), address).toBe(
+          rule === 'deny internet' && address.startsWith('2606') ? 'deny 0' : 'allow 1',
+        );
+    }
+  });
+
+  it('without the prefix, only the well-known one counts', () => {
+    const b = bed(policy('deny 10.0.0.0/8\ndefault allow'));
+    expect(behind('10.1.2.3').map((to) => b.decide(to))).toEqual(['deny 0', 'allow 1', 'allow 1']);
+  });
+
+  it('an IPv4 rule that allows: behind the well-known prefix and given ones, not behind those of DNS', () => {
+    const rules = policy('allow 192.0.2.0/24 443\nallow private\ndefault deny');
+    const verdicts = (nat64: EgressNat64, to: string) => {
+      const b = bed(rules, [], nat64);
+      return behind(to).map((address) => b.decide(address));
+    };
+    expect(verdicts(trusted, '192.0.2.1')).toEqual(['allow 0', 'allow 0', 'allow 0']);
+    // fd64:1::/48 is private itself.
+    expect(verdicts(found, '192.0.2.1')).toEqual(['allow 0', 'deny 2', 'allow 1']);
+    expect(verdicts(found, '10.0.0.1')).toEqual(['allow 1', 'deny 2', 'allow 1']);
+  });
+
+  it('internet: what is behind the prefix must be there, too', () => {
+    const rules = policy('allow internet\ndefault deny');
+    for (const nat64 of [found, trusted]) {
+      const b = bed(rules, ['8.8.4.4'], nat64);
+      for (const to of ['10.0.0.1', '127.0.0.1', '169.254.169.254', '8.8.4.4'])
+        for (const address of behind(to)) expect(b.decide(address), address).toBe('deny 1');
+      expect(b.decide('2606:64::8.8.8.8')).toBe('allow 0');
+      expect(b.decide('2606:65::10.0.0.1'), 'beside the prefix').toBe('allow 0');
+    }
+  });
+
+  it('the first rule that matches either address decides', () => {
+    const b = bed(policy('allow 64:ff9b::10.0.0.1\ndeny 10.0.0.0/8\nallow 64:ff9b::/96\ndefault deny'));
+    expect(b.decide('64:ff9b::10.0.0.1')).toBe('allow 0');
+    expect(b.decide('64:ff9b::10.0.0.2')).toBe('deny 1');
+    expect(b.decide('64:ff9b::8.8.8.8')).toBe('allow 2');
+    expect(b.decide('8.8.8.8')).toBe('deny 3');
+  });
+
+  it('a permitted name does not lead to the host or to link-local addresses', () => {
+    const b = bed(policy('allow example.org\ndefault deny'), ['192.0.2.9'], found);
+    const all = [...behind('192.0.2.9'), ...behind('169.254.169.254'), ...behind('192.0.2.10')];
+    for (const to of all) b.learn('example.org', to);
+    expect(all.map((to) => b.decide(to))).toEqual([
+      ...Array.from({ length: 6 }, () => 'deny 1'),
+      ...['allow 0', 'allow 0', 'allow 0'],
+    ]);
+    b.learn('example.org', '192.0.2.11');
+    expect(
+      behind('192.0.2.11').map((to) => b.decide(to)),
+      'an A record, used behind the prefix',
+    ).toEqual(['allow 0', 'deny 1', 'deny 1']);
+  });
+
+  it('a prefix of DNS opens nothing', () => {
+    const parts = [
+      'any',
+      'private',
+      'internet',
+      'host',
+      '10.0.0.0/8',
+      '192.0.2.9',
+      '2606:64::/32',
+      'fd64::/16',
+    ];
+    const rule = fc
+      .tuple(fc.constantFrom('allow', 'deny'), fc.constantFrom(...parts))
+      .map(([verb, target]) => `${verb} ${target}`);
+    const to = fc.constantFrom(
+      ...['10.0.0.1', '192.0.2.9', '127.0.0.1', '8.8.8.8', '169.254.1.1'].flatMap(behind),
+    );
+    fc.assert(
+      fc.property(
+        fc.array(rule, { maxLength: 6 }),
+        fc.constantFrom('allow', 'deny'),
+        to,
+        (rules, last, at) => {
+          const text = policy([...rules, `default ${last}`].join('\n'));
+          const with64 = bed(text, ['192.0.2.9', 'fd64:1::7'], found).decide(at);
+          const without = bed(text, ['192.0.2.9', 'fd64:1::7']).decide(at);
+          if (without.startsWith('deny')) expect(with64).toMatch(/^deny/);
+        },
+      ),
+    );
   });
 });
 

@@ -22,6 +22,7 @@ import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
 import { portCount } from '../host/host-ports.ts';
 import { type Log, makeLog, say } from '../host/log.ts';
+import { type Nat64Wish, nat64Wish } from '../host/nat64-wish.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, MetricsEndpoint, Sandbox } from '../host/start.ts';
@@ -164,6 +165,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   readonly netns: Netns<NetnsJob, NetnsTap>;
   readonly job: NetnsJob;
   readonly metrics: MetricsEndpoint | undefined;
+  readonly nat64: Nat64Wish | undefined;
   readonly #start: SettingsStart;
   /** Its limit is the host's, read before the main thread enters the namespace. */
   readonly #multicast: MulticastPlan | undefined;
@@ -176,6 +178,8 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     this.log = start.log;
     this.metrics = start.metrics;
     this.booted = start.booted;
+    if (settings.ipv6)
+      this.nat64 = nat64Wish(settings.nat64, 'auto', start.egress, settings.outboundInterface);
     this.netns = chooseNetns(settings);
     const queues = tapQueues(chosenThreads(settings), settings.threads.kind === 'auto');
     this.job = { settings, target, sockets, tapQueues: queuesOfLine(queues, settings.shaping) };

@@ -17,6 +17,7 @@ import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cl
 import { LISTEN_ADDRESS, type ListenAddress, parseListenAddress } from '../cli/listen-address.ts';
 import { LOG_FORMAT_OPTION, type LogFormat } from '../cli/log-option.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
+import { NAT64_HELP, NAT64_VALUE, type Nat64Choice, parseNat64 } from '../cli/nat64.ts';
 import {
   API_SOCKET_AUTO,
   API_SOCKET_HELP,
@@ -70,6 +71,8 @@ export interface Settings extends EgressOptions, CaptureOptions {
   readonly outboundInterface?: string;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
+  /** Absent: auto. */
+  readonly nat64?: Nat64Choice;
   readonly hostLoopback4?: string;
   readonly hostLoopback6?: string;
   readonly publish: readonly ListenerPlan[];
@@ -301,6 +304,15 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: (draft, text) => {
       draft.multicast = addMulticast(draft.multicast, parseMulticast(text));
     },
+  },
+  {
+    name: 'nat64',
+    value: NAT64_VALUE,
+    group: 'Connections',
+    help: `${NAT64_HELP} See docs/nat64.md.`,
+    default: 'auto',
+    commands: [...ENGINE, 'policy'],
+    set: parsed('nat64', parseNat64),
   },
   {
     name: 'outbound-interface',

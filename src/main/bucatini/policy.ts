@@ -69,7 +69,7 @@ function parseDestination(text: string): { readonly host: string; readonly port:
 export function explain(
   rules: EgressRules,
   to: string,
-  options: Pick<Settings, 'protocol' | 'name'>,
+  options: Pick<Settings, 'protocol' | 'name' | 'nat64'>,
   hosts: Uint32Array,
 ): { readonly text: string; readonly allowed: boolean } {
   const whole = new Uint32Array(4);
@@ -81,7 +81,8 @@ export function explain(
   if (port !== 0 && (proto === 'icmp' || proto === 'dns'))
     throw new UsageError(`${quoted(to)}: ${proto} has no ports; leave the port out`);
   const names = new EgressNames(new SharedArrayBuffer(EGRESS_NAMES_BYTES));
-  const compiled = new EgressPolicy(compileEgress(rules, hosts), names);
+  const trusted = typeof options.nat64 === 'object' ? options.nat64 : [];
+  const compiled = new EgressPolicy(compileEgress(rules, hosts, { trusted, found: [] }), names);
   const words = new Uint32Array(4);
   const place = `${proto} ${to}`;
   if (addressParse(host, words, 0)) {

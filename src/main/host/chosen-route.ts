@@ -36,7 +36,7 @@ export interface ChosenRoutes {
  * @param bound  name of the interface that sockets are bound to; undefined: any
  */
 export function chosenRoute(
-  host: RouteSocket,
+  host: Pick<RouteSocket, 'routeTo'>,
   family: Family,
   links: readonly { readonly index: number; readonly name: string }[],
   bound?: string,

@@ -9,7 +9,7 @@ import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { AddressPlan, EgressPlan } from '../../workers/engine-plan.ts';
 import { EGRESS_NAMES_BYTES } from '../../workers/flow/egress-names.ts';
-import { compileEgress, type EgressRules } from '../../workers/flow/egress-policy.ts';
+import { compileEgress, type EgressNat64, type EgressRules } from '../../workers/flow/egress-policy.ts';
 import type { EgressOptions } from '../cli/option-fields.ts';
 import {
   joinPolicy,
@@ -55,8 +55,11 @@ export function readPolicy(file: string, option = ''): PolicyPart {
 export class EgressControl {
   #rules: EgressRules | undefined;
   #hosts: Uint32Array = new Uint32Array(0);
+  #nat64: EgressNat64 = { trusted: [], found: [] };
   #names: SharedArrayBuffer | undefined;
   #engine: EngineHandle | undefined;
+  /** Called when the policy was set or removed. */
+  onChange: (() => void) | undefined;
   /** Changes are made one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -82,6 +85,11 @@ export class EgressControl {
     this.#engine = engine;
   }
 
+  /** There is a policy. */
+  get isOn(): boolean {
+    return this.#rules !== undefined;
+  }
+
   /** The policy in force in the form of a file; undefined: none. */
   get text(): string | undefined {
     return this.#rules === undefined ? undefined : policyText(this.#rules);
@@ -97,6 +105,7 @@ export class EgressControl {
     const rules = text === undefined ? undefined : joinPolicy([], parsePolicyText(text, 'policy'));
     return this.#afterwards(() => {
       this.#rules = rules;
+      this.onChange?.();
       return this.#engine!.setEgress(this.#compiled());
     });
   }
@@ -106,6 +115,16 @@ export class EgressControl {
     const hosts = hostPrefixes(host);
     if (hosts.length === this.#hosts.length && hosts.every((word, i) => word === this.#hosts[i])) return;
     this.#hosts = hosts;
+    this.#renew();
+  }
+
+  /** The NAT64 prefixes of the host's network are others. */
+  setNat64(prefixes: EgressNat64): void {
+    this.#nat64 = prefixes;
+    this.#renew();
+  }
+
+  #renew(): void {
     if (this.#rules === undefined || this.#engine === undefined) return;
     void this.#afterwards(() => this.#engine!.setEgress(this.#compiled()));
   }
@@ -113,7 +132,7 @@ export class EgressControl {
   #compiled(): EgressPlan | undefined {
     if (this.#rules === undefined) return undefined;
     this.#names ??= new SharedArrayBuffer(EGRESS_NAMES_BYTES);
-    return { policy: compileEgress(this.#rules, this.#hosts), names: this.#names };
+    return { policy: compileEgress(this.#rules, this.#hosts, this.#nat64), names: this.#names };
   }
 
   #afterwards<T>(change: () => Promise<T>): Promise<T> {

@@ -9,6 +9,7 @@ import type { EngineHandle } from '../../workers/engine.ts';
 import type { FileWatch } from './file-watch.ts';
 import { type HostWatch, InterfacePresence } from './host-watch.ts';
 import type { Log } from './log.ts';
+import type { Nat64 } from './nat64.ts';
 import { RESOLV_CONF } from './resolv-conf.ts';
 import { followResolvConf } from './resolver-watch.ts';
 import { ResolverZones } from './resolver-zones.ts';
@@ -38,7 +39,7 @@ export interface Following {
 export interface Followed {
   /** Descriptors of directories in which the sandbox must allow files to be opened. */
   readonly readable: readonly number[];
-  /** Stop following resolv.conf. The watch is its owner's to stop. */
+  /** Stop following resolv.conf and the NAT64 prefix. The watch is its owner's to stop. */
   stop(): void;
 }
 
@@ -49,6 +50,7 @@ export interface Followed {
  * @param engine     receives new resolvers; a packet thread waits for the netlink socket of `watch`
  * @param following  what to follow
  * @param log        receives interfaces that disappear or come back, and errors
+ * @param nat64      follows the NAT64 prefix; undefined: it does not matter
  * @returns directories for the sandbox, and a function that stops
  */
 export function followHost(
@@ -57,13 +59,17 @@ export function followHost(
   engine: EngineHandle,
   following: Following,
   log: Log,
+  nat64?: Nat64,
 ): Followed {
   const { nameservers, resolvers, followsFile, boundInterfaces } = following;
   const zones = new ResolverZones(
     nameservers,
     resolvers,
     () => watch.host.links(),
-    (list) => engine.setResolvers(list),
+    (list) => {
+      engine.setResolvers(list);
+      nat64?.setResolvers(list);
+    },
   );
   const readable: number[] = [];
   const setNameservers = (list: readonly string[]): void =>
@@ -77,7 +83,13 @@ export function followHost(
     presence.setLinks(links);
     zones.setLinks(links);
     following.hostChanged(watch.host, links);
+    nat64?.networkChanged();
   };
   watch.start(engine, onChange, log);
-  return { readable, stop: stopFollowingFile };
+  nat64?.begin();
+  const stop = (): void => {
+    stopFollowingFile();
+    nat64?.stop();
+  };
+  return { readable, stop };
 }

@@ -4,7 +4,7 @@
  *
  *   step                                       hook
  *   ────                                       ────
- *   open the sockets that watch the host
+ *   open the sockets that watch the host       nat64?
  *   begin to set up the namespace (netns.ts)
  *   load the engine's modules
  *   namespace made                             startCommand?    start COMMAND's chain, which waits
@@ -45,6 +45,8 @@ import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
 import { IdleMemory } from './idle-memory.ts';
 import type { Log } from './log.ts';
+import type * as Nat64Module from './nat64.ts';
+import { type Nat64Wish, openQuerySocket } from './nat64-wish.ts';
 import type { Netns, NetnsError, SocketsInside } from './netns.ts';
 import { detachFromHost, enterSandbox, type Leaving, type SandboxPlan } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
@@ -80,6 +82,9 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
    * close them after our end (sys/deferred-close.ts). Absent: the namespace belongs to another program.
    */
   readonly tapOfOurs?: ((made: Made) => readonly number[]) | undefined;
+
+  /** How to find the NAT64 prefix of the host's network; absent: it does not matter. */
+  readonly nat64?: Nat64Wish | undefined;
 
   /**
    * Set-up of the namespace failed.
@@ -166,6 +171,7 @@ class Service<Job extends SocketsInside, Made> {
   readonly #steps = new Stopwatch();
   readonly #deferredClose: DeferredClose | undefined;
   readonly #watch = new HostWatch();
+  readonly #querySocket: number;
   #engine: EngineHandle | undefined;
   #files: FileWatch | undefined;
   #followed: Followed | undefined;
@@ -176,18 +182,20 @@ class Service<Job extends SocketsInside, Made> {
   constructor(front: FrontEnd<Job, Made>) {
     this.#front = front;
     this.#deferredClose = front.tapOfOurs && new DeferredClose();
+    this.#querySocket = front.nat64?.choice === 'auto' ? openQuerySocket() : -1;
   }
 
   async run(): Promise<number> {
     const front = this.#front;
+    const nat64 = front.nat64 && import('./nat64.ts');
+    nat64?.catch(() => {}); // awaited below
     const { made, engine } = await this.#start();
     await front.engineStarted?.(engine, made);
     if (front.startCommand !== undefined) this.#steps.lap('command ready');
     const files = new FileWatch(engine);
     this.#files = files;
     const following = front.following(engine, made);
-    if (following !== undefined)
-      this.#followed = followHost(this.#watch, files, engine, following, front.log);
+    if (following !== undefined) this.#followed = this.#follow(following, engine, files, await nat64);
     this.#api = await front.openApi?.(engine, made);
     front.metrics?.serve(engine);
     const sandbox = await front.beforeSandbox(engine, files, made);
@@ -206,6 +214,19 @@ class Service<Job extends SocketsInside, Made> {
     const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
     front.served?.(status, engine);
     return status;
+  }
+
+  #follow(
+    following: Following,
+    engine: EngineHandle,
+    files: FileWatch,
+    nat64: typeof Nat64Module | undefined,
+  ): Followed {
+    const { log, nat64: wish } = this.#front;
+    const { resolvers } = following;
+    const watch = this.#watch;
+    const found = wish && nat64?.followNat64(wish, this.#querySocket, engine, watch.host, resolvers, log);
+    return followHost(watch, files, engine, following, log, found);
   }
 
   /** Start the engine and configure the interface at the same time. */

@@ -8,6 +8,7 @@ import type { LineOption } from '../cli/lines.ts';
 import type { ListenAddress } from '../cli/listen-address.ts';
 import type { LogFormat } from '../cli/log-option.ts';
 import type { MulticastChoice } from '../cli/multicast.ts';
+import type { Nat64Choice } from '../cli/nat64.ts';
 import type { EgressOptions } from '../cli/option-fields.ts';
 import { DEFAULT_MTU } from '../cli/values.ts';
 
@@ -98,6 +99,8 @@ export interface PastaConf extends EgressOptions, CaptureOptions {
   readonly metrics?: ListenAddress;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
+  /** Absent: off. */
+  readonly nat64?: Nat64Choice;
   /** Emulated lines; absent: none. */
   readonly shaping?: ShapingPlan;
   readonly pidFile?: string;

@@ -13,6 +13,7 @@ import { LINE_MTU, LINE_OPTIONS } from '../cli/lines.ts';
 import { LISTEN_ADDRESS, parseListenAddress } from '../cli/listen-address.ts';
 import { LOG_FORMAT_OPTION } from '../cli/log-option.ts';
 import { addMulticast, MULTICAST_HELP, parseMulticast } from '../cli/multicast.ts';
+import { NAT64_HELP, NAT64_VALUE, parseNat64 } from '../cli/nat64.ts';
 import {
   API_SOCKET_AUTO,
   API_SOCKET_HELP,
@@ -236,6 +237,16 @@ const ENTRIES: readonly Entry[] = [
     help: `${MULTICAST_HELP} passt's pasta does not have this option.`,
     set: (d, text, written) => {
       d.multicast = addMulticast(d.multicast, named(written, text, parseMulticast));
+    },
+  },
+  {
+    name: 'nat64',
+    ours: true,
+    value: NAT64_VALUE,
+    group: 'Services',
+    help: `${NAT64_HELP} Default: off. passt's pasta does not have this option.`,
+    set: (d, text, written) => {
+      d.nat64 = named(written, text, parseNat64);
     },
   },
   ...POLICY_OPTIONS.map(

@@ -30,6 +30,7 @@ import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
 import type { Log } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
+import { type Nat64Wish, nat64Wish } from '../host/nat64-wish.ts';
 import { NetnsHere } from '../host/netns.ts';
 import {
   type EngineLoaded,
@@ -111,6 +112,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   );
   readonly job: PastaJob;
   readonly metrics: MetricsEndpoint | undefined;
+  readonly nat64: Nat64Wish | undefined;
   readonly tapOfOurs: ((made: PastaTap) => readonly number[]) | undefined;
   readonly startCommand: ((namespaceFd: number) => void) | undefined;
   readonly #start: PastaStart;
@@ -152,6 +154,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.#egress = egress;
     this.metrics = metrics;
     this.#captures = captures;
+    if (conf.ipv6 && !conf.spliceOnly) this.nat64 = nat64Wish(conf.nat64, 'off', egress, conf.outboundIf6);
     this.#path = targetPath(target);
     if (this.#path !== undefined && conf.netnsQuit) {
       const pid = target.kind === 'pid' ? { pid: target.pid } : {};

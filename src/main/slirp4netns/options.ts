@@ -10,6 +10,7 @@ import { LINE_OPTIONS, type LineOption, parseLineOptions } from '../cli/lines.ts
 import { LISTEN_ADDRESS, type ListenAddress, parseListenAddress } from '../cli/listen-address.ts';
 import { LOG_FORMAT_OPTION, type LogFormat } from '../cli/log-option.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
+import { NAT64_HELP, NAT64_VALUE, type Nat64Choice, parseNat64 } from '../cli/nat64.ts';
 import {
   API_SOCKET_AUTO,
   type EgressOptions,
@@ -56,6 +57,8 @@ export interface SlirpConf extends EgressOptions {
   readonly metrics?: ListenAddress;
   /** Absent: no multicast. */
   readonly multicast?: MulticastChoice;
+  /** Absent: off. */
+  readonly nat64?: Nat64Choice;
   /** Emulated lines; absent: none. */
   readonly shaping?: ShapingPlan;
   readonly hostLoopback: boolean;
@@ -168,6 +171,15 @@ const ENTRIES: readonly Entry[] = [
     help: `${MULTICAST_HELP} The original does not have this option.`,
     set: (d, text) => {
       d.multicast = addMulticast(d.multicast, named('--multicast', text, parseMulticast));
+    },
+  },
+  {
+    name: 'nat64',
+    ours: true,
+    value: NAT64_VALUE,
+    help: `${NAT64_HELP} Default: off. The original does not have this option.`,
+    set: (d, text) => {
+      d.nat64 = named('--nat64', text, parseNat64);
     },
   },
   ...POLICY_OPTIONS.map(

@@ -28,6 +28,7 @@ import type { Following } from '../host/follow.ts';
 import { multicastPlan } from '../host/group-limit.ts';
 import type { Log, LogLevel } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
+import { type Nat64Wish, nat64Wish } from '../host/nat64-wish.ts';
 import { NetnsHere } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
@@ -61,7 +62,9 @@ export async function serveSlirp(
   version: () => string,
 ): Promise<number> {
   let egress: EgressControl | undefined;
-  if (conf.egress.length > 0 || conf.policy !== undefined)
+  // Else an egress policy of the API's is prepared when that socket is opened, after the caller goes on.
+  const apiNeedsNat64 = conf.apiSocket !== undefined && conf.nat64 !== undefined;
+  if (conf.egress.length > 0 || conf.policy !== undefined || apiNeedsNat64)
     egress = new (await import('../host/egress-control.ts')).EgressControl(conf);
   // The banner prints the path.
   const apiSocket =
@@ -87,6 +90,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   );
   readonly job: SlirpJob;
   readonly metrics: MetricsEndpoint | undefined;
+  readonly nat64: Nat64Wish | undefined;
   readonly #conf: SlirpConf;
   /** Its limit is the host's, read before the main thread enters the namespace. */
   readonly #multicast: MulticastPlan | undefined;
@@ -111,6 +115,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     this.booted = booted;
     this.#egress = egress;
     this.metrics = metrics;
+    if (conf.ipv6) this.nat64 = nat64Wish(conf.nat64, 'off', egress);
     const queues = tapQueues(threadsOfLine(conf.shaping), true);
     this.job = { conf, tapQueues: queuesOfLine(queues, conf.shaping) };
     this.#conf = conf;

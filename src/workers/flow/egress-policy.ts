@@ -4,7 +4,7 @@
  * thread looks new flows up in it (EgressPolicy). A block is never changed: a new policy is a new block.
  *
  *   header | rules | port ranges | prefix lengths | prefix heads | prefixes | ports of prefixes |
- *   name heads | names | bytes of names | host's prefixes
+ *   name heads | names | bytes of names | host's prefixes | NAT64 prefixes
  *
  * Prefixes are found as in tuple space search (Srinivasan, Suri, Varghese, SIGCOMM 1999): for each prefix
  * length that a rule has, the masked address is looked up in a hash table. A prefix has, for each protocol,
@@ -13,12 +13,18 @@
  *
  * IPv4 addresses are v4-mapped: the prefix 10.0.0.0/8 has 96 + 8 bits.
  *
+ * A destination behind a NAT64 prefix is two addresses, itself and the IPv4 address in it (RFC 6052), and the
+ * first rule that matches one of the two decides. A prefix that DNS gave (RFC 7050) is not trusted so far: an
+ * answer of the resolver's may close destinations, but not open any. For such a prefix a rule of the IPv4
+ * address counts only if it denies.
+ *
  * Rules with names compare with the names for which our DNS forwarder answered the destination's address
  * (egress-names.ts). A name never leads to the host itself or to link-local addresses: who owns a permitted
  * name could otherwise open services of the host, or of a cloud's metadata address, by an answer of his
  * (DNS rebinding).
  */
-import { isLinkLocal, isV4Mapped } from '../../proto/address.ts';
+import { addressSetIpv4, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
+import { NAT64_WELL_KNOWN, type Nat64Prefix, nat64Ipv4, nat64Matches } from '../../proto/nat64.ts';
 import type { EgressNames } from './egress-names.ts';
 
 /** Protocols of a rule, as bits. dns: queries to our own forwarder. */
@@ -61,6 +67,18 @@ export interface EgressRules {
 /** Of each prefix of the host's own: four address words, and the prefix length, of 128. */
 export const HOST_PREFIX_WORDS = 5;
 
+/** NAT64 prefixes of the host's network beside the well-known one. */
+export interface EgressNat64 {
+  /** By the user. */
+  readonly trusted: readonly Nat64Prefix[];
+  /** By DNS. */
+  readonly found: readonly Nat64Prefix[];
+}
+
+const NO_NAT64: EgressNat64 = { trusted: [], found: [] };
+// A NAT64 prefix: four address words, bits, whether it is trusted.
+const NAT64_WORDS = 6;
+
 /** Most rules of a policy, and most prefixes and names of all rules. */
 export const MAX_EGRESS_RULES = 65_536;
 export const MAX_EGRESS_TARGETS = 262_144;
@@ -87,7 +105,9 @@ const HOST_AT = 15;
 const HOSTS = 16;
 /** Index of the rule that decides about queries if no rule about names or dns does, else of rules. */
 const DNS_FALLBACK = 17;
-const HEADER_WORDS = 18;
+const NAT64_AT = 18;
+const NAT64S = 19;
+const HEADER_WORDS = 20;
 
 // A rule: allow | protocols << 1, index of its first port range, number of ranges, line.
 const RULE_WORDS = 4;
@@ -100,6 +120,8 @@ const PREFIX_RANGES = 6;
 const NO_RULE = 0xffffffff;
 /** Bits of a prefix's flags: what else has to hold for the destination. */
 const Flag = { notHost: 1, internet: 2, host: 4, ipv6: 8 } as const;
+/** What is known about the IPv4 addresses behind NAT64 prefixes in an address. */
+const Embedded = { any: 1, host: 2, linkLocal: 4, notInternet: 8 } as const;
 // A name: hash, offset of its bytes, number of bytes, flags, rule, next + 1.
 const NAME_WORDS = 6;
 const NameFlag = { below: 1, decidesQuery: 2 } as const;
@@ -120,13 +142,12 @@ const BROADCAST = [[0, 0, 0xffff, 0xffffffff], 128] as const;
 
 /**
  * Whether an address is one of the public internet: none of the blocks that the IANA registries of
- * special-purpose addresses (RFC 6890) give as not globally reachable, and no tunnel to an IPv4 address.
+ * special-purpose addresses (RFC 6890) give as not globally reachable, and no tunnel to an IPv4 address. Of
+ * 64:ff9b::/96 the IPv4 addresses are asked for, not this.
  */
 function isInternet(words: Uint32Array, w: number): boolean {
   if (isV4Mapped(words, w)) return isInternet4(words[w + 3]!);
   const a = words[w]!;
-  // NAT64 (RFC 6052 section 3.1): the IPv4 address in it counts.
-  if (a === 0x0064ff9b && words[w + 1] === 0 && words[w + 2] === 0) return isInternet4(words[w + 3]!);
   if (a >>> 29 !== 1) return false; // outside of 2000::/3
   if (a >>> 16 === 0x2002) return false; // 6to4
   if (a >>> 9 === 0x20010000 >>> 9) return false; // 2001::/23: Teredo and others
@@ -279,12 +300,14 @@ function leadsSomewhere(target: EgressTarget, allow: boolean): boolean {
 /**
  * Compile rules.
  * @param hostPrefixes  addresses of the host, HOST_PREFIX_WORDS each, IPv4 as v4-mapped: for the word `host`
+ * @param nat64  prefixes behind which there are IPv4 addresses
  * @returns the block, for EgressPolicy
  * @throws RangeError if there are more than MAX_EGRESS_RULES or MAX_EGRESS_TARGETS
  */
 export function compileEgress(
   { rules, defaultAllow }: EgressRules,
   hostPrefixes: Uint32Array = new Uint32Array(0),
+  nat64: EgressNat64 = NO_NAT64,
 ): SharedArrayBuffer {
   if (rules.length > MAX_EGRESS_RULES) throw new RangeError(`more than ${MAX_EGRESS_RULES} rules`);
   const prefixes = new Map<string, PrefixGroup>();
@@ -361,6 +384,12 @@ export function compileEgress(
   header[NAME_BYTES_AT] = 4 * place(Math.ceil(nameBytes / 4));
   header[HOST_AT] = place(hostPrefixes.length);
   header[HOSTS] = hostPrefixes.length / HOST_PREFIX_WORDS;
+  const nat64Words = [
+    ...[NAT64_WELL_KNOWN, ...nat64.trusted].map(({ words, bits }) => [...words, bits, 1]),
+    ...nat64.found.map(({ words, bits }) => [...words, bits, 0]),
+  ].flat();
+  header[NAT64_AT] = place(nat64Words.length);
+  header[NAT64S] = nat64Words.length / NAT64_WORDS;
 
   const block = new SharedArrayBuffer(4 * end);
   const u32 = new Uint32Array(block);
@@ -370,6 +399,7 @@ export function compileEgress(
   u32.set(ranges, header[PORTS_AT]);
   u32.set(lengths, header[LENGTHS_AT]);
   u32.set(hostPrefixes, header[HOST_AT]);
+  u32.set(nat64Words, header[NAT64_AT]);
   // Chains of names are in the order of the rules: each new element goes to the end of its chain.
   const tails = new Map<number, number>();
   const chain = (headAt: number, index: number, nextAt: number): void => {
@@ -423,6 +453,8 @@ export class EgressPolicy {
   readonly #suffixAt = new Uint8Array(128);
   readonly #suffixHash = new Uint32Array(128);
   #suffixes = 0;
+  /** An IPv4 address behind a NAT64 prefix. */
+  readonly #embedded = new Uint32Array(4);
 
   constructor(block: SharedArrayBuffer, names: EgressNames) {
     const u32 = new Uint32Array(block);
@@ -483,8 +515,73 @@ export class EgressPolicy {
     port: number,
     nowS: number,
   ): number {
-    const u32 = this.#u32;
     const isHost = leadsToHost || this.isHostAddress(words, w);
+    const embedded = isV4Mapped(words, w) ? 0 : this.#readEmbedded(words, w);
+    const best = this.#firstRule(words, w, isHost, embedded, proto, port, nowS);
+    return this.#verdict(embedded === 0 ? best : this.#byEmbedded(words, w, proto, port, nowS, best));
+  }
+
+  /** The IPv4 addresses in an address, by all NAT64 prefixes that it has. @returns bits of Embedded */
+  #readEmbedded(words: Uint32Array, w: number): number {
+    const u32 = this.#u32;
+    const first = u32[NAT64_AT]!;
+    const end = first + NAT64_WORDS * u32[NAT64S]!;
+    let embedded = 0;
+    for (let at = first; at < end; at += NAT64_WORDS) {
+      const bits = u32[at + 4]!;
+      if (!nat64Matches(words, w, u32, at, bits)) continue;
+      const ipv4 = this.#embedded;
+      addressSetIpv4(ipv4, 0, nat64Ipv4(words, w, bits));
+      embedded |= Embedded.any;
+      if (this.isHostAddress(ipv4, 0)) embedded |= Embedded.host;
+      if (isLinkLocal(ipv4, 0)) embedded |= Embedded.linkLocal;
+      if (!isInternet(ipv4, 0)) embedded |= Embedded.notInternet;
+    }
+    return embedded;
+  }
+
+  /**
+   * The rules about the IPv4 addresses in an address.
+   * @param best  the first rule about the address itself
+   * @returns the first rule about one of these addresses
+   */
+  #byEmbedded(
+    words: Uint32Array,
+    w: number,
+    proto: number,
+    port: number,
+    nowS: number,
+    best: number,
+  ): number {
+    const u32 = this.#u32;
+    const first = u32[NAT64_AT]!;
+    const end = first + NAT64_WORDS * u32[NAT64S]!;
+    for (let at = first; at < end; at += NAT64_WORDS) {
+      const bits = u32[at + 4]!;
+      if (!nat64Matches(words, w, u32, at, bits)) continue;
+      const ipv4 = this.#embedded;
+      addressSetIpv4(ipv4, 0, nat64Ipv4(words, w, bits));
+      const rule = this.#firstRule(ipv4, 0, this.isHostAddress(ipv4, 0), 0, proto, port, nowS);
+      if (rule < best && (u32[at + 5] === 1 || this.#verdict(rule) < 0)) best = rule;
+    }
+    return best;
+  }
+
+  /**
+   * The first rule about an address.
+   * @param embedded  bits of Embedded: a rule that allows by a word or a name must be right for the IPv4
+   *   addresses in it, too
+   */
+  #firstRule(
+    words: Uint32Array,
+    w: number,
+    isHost: boolean,
+    embedded: number,
+    proto: number,
+    port: number,
+    nowS: number,
+  ): number {
+    const u32 = this.#u32;
     const a = words[w]!;
     const b = words[w + 1]!;
     const c = words[w + 2]!;
@@ -504,7 +601,7 @@ export class EgressPolicy {
         const lengthAndFlags = u32[at + 4]!;
         if ((lengthAndFlags & 0xff) !== bits || u32[at + 3] !== md || u32[at + 2] !== mc) continue;
         if (u32[at + 1] !== mb || u32[at] !== ma) continue;
-        const rule = this.#firstRule(at, proto, port);
+        const rule = this.#ruleOfPort(at, proto, port);
         if (rule >= best) continue;
         const flags = lengthAndFlags >>> 8;
         if (flags !== 0) {
@@ -512,16 +609,22 @@ export class EgressPolicy {
           if (flags & Flag.notHost && isHost) continue;
           if (flags & Flag.ipv6 && isV4Mapped(words, w)) continue;
           if (flags & Flag.internet && !isInternet(words, w)) continue;
+          if (embedded > Embedded.any && this.#verdict(rule) >= 0) {
+            if (flags & Flag.notHost && embedded & Embedded.host) continue;
+            if (flags & Flag.internet && embedded & Embedded.notInternet) continue;
+          }
         }
         best = rule;
       }
     }
-    if (this.hasNames) best = this.#byNames(words, w, isHost, proto, port, nowS, best);
-    return this.#verdict(best);
+    if (!this.hasNames) return best;
+    const mayAllow =
+      !isHost && !isLinkLocal(words, w) && (embedded & (Embedded.host | Embedded.linkLocal)) === 0;
+    return this.#byNames(words, w, mayAllow, proto, port, nowS, best);
   }
 
   /** @returns the first rule of the prefix at `at` for a protocol and port, or NO_RULE */
-  #firstRule(at: number, proto: number, port: number): number {
+  #ruleOfPort(at: number, proto: number, port: number): number {
     const u32 = this.#u32;
     // proto is 1, 2, 4 or 8.
     const ranges = at + PREFIX_RANGES + 2 * (31 - Math.clz32(proto));
@@ -542,14 +645,13 @@ export class EgressPolicy {
   #byNames(
     words: Uint32Array,
     w: number,
-    isHost: boolean,
+    mayAllow: boolean,
     proto: number,
     port: number,
     nowS: number,
     best: number,
   ): number {
     const names = this.#names;
-    const mayAllow = !isHost && !isLinkLocal(words, w);
     for (let entry = names.first(words, w, nowS); entry >= 0; entry = names.next(words, w, nowS)) {
       this.#findSuffixes(names.name, 0, names.nameBytes);
       best = this.#firstNamed(names.name, 0, names.nameBytes, best, proto, port, mayAllow);

@@ -2,6 +2,7 @@
  * What all protocol modules of a shard share. One object per shard, built by shard.ts; modules keep a
  * reference and do not add state to it.
  */
+import type { Pref64 } from '../../proto/ndp.ts';
 import type { FramePool } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
 import type { EnginePlan } from '../engine-plan.ts';
@@ -38,6 +39,8 @@ export interface ShardContext {
   readonly guest: GuestLink;
   /** Which MAC has which of the guest's addresses. */
   readonly neighbours: GuestNeighbours;
+  /** NAT64 prefixes that router advertisements offer. */
+  pref64: readonly Pref64[];
   /** Monotonic milliseconds of this poll round. */
   now: number;
   /** Give a received frame's slots back to the reader; either or both may be NO_SLOT. */

@@ -131,6 +131,7 @@ function sendRa(ctx: ShardContext, dst: Uint32Array): void {
     ...(dns.length > 0 ? { dns } : {}),
     // A search list without a resolver is of no use.
     ...(dns.length > 0 && policy.dhcpSearch ? { search: plan.addresses.searchDomains } : {}),
+    pref64: ctx.pref64,
   };
   const bytes = ndpRaWrite(ctx.u8, guest.scratchAt + IPV6_BYTES, advertisement);
   // The source must be link-local (RFC 4861 section 4.2), or the guest's kernel ignores it.

@@ -36,6 +36,7 @@ import {
   ipv6TrafficClass,
   ipv6Upper,
 } from '../../proto/ipv6.ts';
+import type { Pref64 } from '../../proto/ndp.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { BUCKETS, NEIGHBOUR_WORDS } from '../../ring/layout.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
@@ -216,6 +217,7 @@ export class Shard implements Stage, FlowSource {
       }),
       neighbours,
       now: performance.now(),
+      pref64: [],
       freeReaderSlots: (slotA, slotB) => {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
         ownership.check(slotA, Owner.inFlight);
@@ -307,6 +309,12 @@ export class Shard implements Stage, FlowSource {
     ctx.counters[Counter.policyFlowsEnded]! += ended;
     this.#o.toHost.flush();
     return ended;
+  }
+
+  /** Offer other NAT64 prefixes; the first shard sends a router advertisement at once. */
+  setPref64(list: readonly Pref64[]): void {
+    this.#ctx.pref64 = list;
+    if (this.#o.shard === 0) this.#nextRa = 0;
   }
 
   /** The shard's flows; to be read only. */

@@ -340,6 +340,7 @@ export class SimEngine implements Simulated {
       drop: (cause) => {
         this.counters[DROP_BASE - cause]!++;
       },
+      pref64: [],
       dnsSlots: [0, 0],
       notices: new Notices((_level, text) => this.logs.push(text)),
     };
