@@ -382,6 +382,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     stages.push(toGuest);
     order.push(toGuest); // last: what the others put on the line without a delay leaves in the same round
     lines.push(tapReader!.lines!, toGuest.lines);
+    toGuest.alsoWakeFor(tapReader!);
   }
   return { stages, order, reader: tapReader, shards, hostIo, splice, mover, lines, flowSources };
 }

@@ -6,23 +6,42 @@ import { Counter } from '../../ring/counters.ts';
 import { write } from '../../sys/io.ts';
 import type { ShapingPlan } from '../engine-plan.ts';
 import type { Stage } from '../thread/stage.ts';
-import { Lines } from './lines.ts';
+import { Lines, wakeMs } from './lines.ts';
 
 /** Most frames per round: other stages must not wait for long. */
 const BATCH_FRAMES = 64;
 const ETH_BYTES = 14;
 
+/** The end of the lines from the guest (TapReader). */
+interface FromGuest {
+  readonly lines: Lines | null;
+  /** It has no memory for frames now, so there is no use in waking for them. */
+  readonly isDry: boolean;
+}
+
 export class LineToGuest implements Stage {
   readonly name = 'line to guest';
   readonly lines: Lines;
+  /** Lines in both directions, and what takes the frames of the other one. */
+  readonly #own: readonly Lines[];
+  #both: readonly Lines[];
+  #fromGuest: FromGuest | null = null;
   readonly #fd: number;
   readonly #counters: Float64Array;
 
   /** @param fd  the TAP, without virtio headers */
   constructor(plan: ShapingPlan, fd: number, counters: Float64Array) {
     this.lines = new Lines(plan, 'toGuest', counters);
+    this.#own = [this.lines];
+    this.#both = this.#own;
     this.#fd = fd;
     this.#counters = counters;
+  }
+
+  /** Wake the thread for the other direction too: frames of both share wake-ups. */
+  alsoWakeFor(fromGuest: FromGuest): void {
+    this.#fromGuest = fromGuest;
+    this.#both = [this.lines, fromGuest.lines!];
   }
 
   poll(now: number): number {
@@ -43,7 +62,7 @@ export class LineToGuest implements Stage {
   }
 
   sleepMs(now: number): number {
-    return this.lines.nextMs() - now;
+    return wakeMs(this.#fromGuest?.isDry ? this.#own : this.#both) - now;
   }
 
   hasInput(): boolean {

@@ -200,14 +200,14 @@ export class Line {
     this.corrupted++;
   }
 
-  /** When the frame with number mid leaves, in ms; sets nothing. */
-  #leavesMs(): number {
+  /** When the frame with number n leaves, in ms, if #clockMs were clockMs; sets nothing. */
+  #leavesMs(n: number, clockMs: number): number {
     const plan = this.#plan;
     const fifo = this.#fifo;
-    const arrivedMs = fifo.whenMs(this.#mid);
-    const startMs = this.#clockMs > arrivedMs ? this.#clockMs : arrivedMs;
+    const arrivedMs = fifo.whenMs(n);
+    const startMs = clockMs > arrivedMs ? clockMs : arrivedMs;
     const perMs = plan.bytesPerSecond / 1000;
-    const leavesMs = startMs + (fifo.bytes(this.#mid) - plan.burstBytes) / perMs;
+    const leavesMs = startMs + (fifo.bytes(n) - plan.burstBytes) / perMs;
     return leavesMs > arrivedMs ? leavesMs : arrivedMs;
   }
 
@@ -216,7 +216,7 @@ export class Line {
     const plan = this.#plan;
     const fifo = this.#fifo;
     while (this.#mid < fifo.head) {
-      const leavesMs = this.#leavesMs();
+      const leavesMs = this.#leavesMs(this.#mid, this.#clockMs);
       if (leavesMs > now) return;
       const arrivedMs = fifo.whenMs(this.#mid);
       const bytes = fifo.bytes(this.#mid);
@@ -240,12 +240,42 @@ export class Line {
     let next = Number.POSITIVE_INFINITY;
     if (fifo.tail < this.#mid) next = fifo.whenMs(fifo.tail);
     else if (this.#mid < fifo.head) {
-      next = this.#leavesMs() + fifo.extraMs(this.#mid);
+      next = this.#leavesMs(this.#mid, this.#clockMs) + fifo.extraMs(this.#mid);
       if (next < this.#lastDueMs) next = this.#lastDueMs;
     }
     if (late !== null && late.tail < late.head && late.whenMs(late.tail) < next)
       next = late.whenMs(late.tail);
     return next;
+  }
+
+  /**
+   * When the last of the frames arrives that arrive by untilMs, in ms, as far as they are on the line now;
+   * -Infinity: none does. Sets nothing.
+   */
+  lastMs(untilMs: number): number {
+    const fifo = this.#fifo;
+    const late = this.#late;
+    let last = Number.NEGATIVE_INFINITY;
+    if (late !== null && late.tail < late.head && late.whenMs(late.tail) <= untilMs)
+      last = late.whenMs(late.tail);
+    let n = fifo.tail;
+    for (; n < this.#mid; n++) {
+      const ms = fifo.whenMs(n);
+      if (ms > untilMs) return last;
+      if (ms > last) last = ms;
+    }
+    const perMs = this.#plan.bytesPerSecond / 1000;
+    let clockMs = this.#clockMs;
+    let dueMs = this.#lastDueMs;
+    for (; n < fifo.head; n++) {
+      const ms = this.#leavesMs(n, clockMs) + fifo.extraMs(n);
+      if (ms > dueMs) dueMs = ms;
+      if (dueMs > untilMs) return last;
+      if (dueMs > last) last = dueMs;
+      const arrivedMs = fifo.whenMs(n);
+      clockMs = (clockMs > arrivedMs ? clockMs : arrivedMs) + fifo.bytes(n) / perMs;
+    }
+    return last;
   }
 
   /**

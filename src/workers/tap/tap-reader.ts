@@ -225,6 +225,11 @@ export class TapReader implements Stage, LaneReader {
     return this.#lines;
   }
 
+  /** No slots are free, so nothing is taken from the lines. */
+  get isDry(): boolean {
+    return this.#dry;
+  }
+
   /** epoll said that the TAP has frames. */
   onReadable(): void {
     this.#woken = !this.#readable;
@@ -242,7 +247,6 @@ export class TapReader implements Stage, LaneReader {
   sleepMs(now: number): number {
     let expiry = this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
     if (this.#waiting.count > 0) expiry = Math.min(expiry, this.#waitingSince + HAND_OVER_WAIT_MS - now);
-    if (this.#lines !== null && !this.#dry) expiry = Math.min(expiry, this.#lines.nextMs() - now);
     if (!this.#dry || !this.#readable || this.#reportedDry) return expiry;
     const waitMs = this.#slotA === NO_SLOT ? DRY_REPORT_MS : SMALL_ONLY_MS;
     return Math.min(expiry, Math.max(1, this.#drySince + waitMs - now));

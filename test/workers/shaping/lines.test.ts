@@ -7,7 +7,7 @@ import { EpollEvents, epollCreate, epollWaitPrecise } from '../../../src/sys/epo
 import { close, eventfd } from '../../../src/sys/io.ts';
 import { addressOf, copyBytes } from '../../../src/sys/memory.ts';
 import type { LinesPlan, ShapingPlan } from '../../../src/workers/engine-plan.ts';
-import { type Direction, Lines } from '../../../src/workers/shaping/lines.ts';
+import { type Direction, GATHER_MS, Lines, wakeMs } from '../../../src/workers/shaping/lines.ts';
 import { OPEN_LINE } from './line-plan.ts';
 
 const delayed = (delayMs: number): LinesPlan => ({
@@ -116,6 +116,50 @@ describe('the line of a frame', () => {
     expect(down.take(u8, 0, 80, 80, 0)).toBe(false);
     expect(counters[Counter.lineLostFromGuest]).toBe(1);
     expect(counters[Counter.lineFullToGuest]).toBe(1);
+  });
+});
+
+describe('wakeMs', () => {
+  const put = (lines: Lines, now: number): void => {
+    const u8 = frame(GUEST, GUEST);
+    lines.take(u8, 0, 80, 80, now);
+    lines.commit(80, now);
+  };
+  const linesOf = (plan: Partial<LinesPlan['toGuest']>): [Lines, Lines] => {
+    const line = { ...OPEN_LINE, ...plan };
+    const shaping = { seed: 1, rest: { fromGuest: line, toGuest: line }, rules: [] };
+    const make = (way: Direction) => new Lines(shaping, way, new Float64Array(COUNTER_WORDS));
+    return [make('fromGuest'), make('toGuest')];
+  };
+
+  it('a frame with no other near it: when it arrives', () => {
+    const [up, down] = linesOf({ delayMs: 10 });
+    expect(wakeMs([up, down])).toBe(Number.POSITIVE_INFINITY);
+    put(down, 0);
+    put(down, 1);
+    expect(wakeMs([up, down])).toBe(10);
+  });
+
+  it('several in GATHER_MS, on both ways: when the last of them arrives', () => {
+    const [up, down] = linesOf({ delayMs: 10 });
+    for (const ms of [0, 0.1, GATHER_MS + 0.01]) put(down, ms);
+    put(up, GATHER_MS - 0.01);
+    expect(wakeMs([up, down])).toBeCloseTo(10 + GATHER_MS - 0.01, 9);
+  });
+
+  it('frames that wait for the rate: when they will have left, and nothing changes by asking', () => {
+    const [, down] = linesOf({ bytesPerSecond: 1e6, queueBytes: 1e4 }); // 80 bytes in 0.08 ms
+    for (let i = 0; i < 5; i++) put(down, 0);
+    expect(wakeMs([down])).toBeCloseTo(0.16, 9);
+    expect(wakeMs([down])).toBeCloseTo(0.16, 9);
+    const arrived: number[] = [];
+    for (let wake = wakeMs([down]); wake < 1; wake = wakeMs([down])) {
+      for (let line = down.due(wake); line !== null; line = down.due(wake)) {
+        arrived.push(wake);
+        line.release();
+      }
+    }
+    expect(arrived.map((ms) => ms.toFixed(2))).toEqual(['0.16', '0.16', '0.32', '0.32', '0.40']);
   });
 });
 
