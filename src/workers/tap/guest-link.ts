@@ -30,6 +30,7 @@ import { copyBytes, NativeBuffer } from '../../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
 import type { Lines } from '../shaping/lines.ts';
+import { isLinkFrame } from '../shaping/link-frames.ts';
 import { EgressFrame } from './egress-frame.ts';
 import { FrameRoom } from './frame-room.ts';
 import type { GuestNeighbours } from './guest-neighbours.ts';
@@ -171,7 +172,8 @@ export class GuestLink {
       return 0;
     }
     if (waits && moreBytes === 0 && this.waiting.keep(this.#address, this.#u8, at, frontBytes)) return 0;
-    if (this.#lines !== null) return this.#toLine(this.#lines, at, frontBytes, pieces, moreBytes);
+    if (this.#lines !== null && !isLinkFrame(this.#u8, ethAt, ETH_BYTES + bytes))
+      return this.#toLine(this.#lines, at, frontBytes, pieces, moreBytes);
     const r = this.#write(at, frontBytes, pieces, moreBytes);
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {

@@ -66,6 +66,7 @@ import { FrameFlag, frameBucket, frameClearForwarded, frameWrite } from '../link
 import type { SlotCounts } from '../placement.ts';
 import { MAX_FRAME_BYTES } from '../shaping/line.ts';
 import { Lines } from '../shaping/lines.ts';
+import { isLinkFrame } from '../shaping/link-frames.ts';
 import { Notice, type Notices } from '../thread/notices.ts';
 import type { Stage } from '../thread/stage.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
@@ -301,7 +302,7 @@ export class TapReader implements Stage, LaneReader {
 
   /** A round with emulated lines: from the TAP to the line, and what arrives there into slots. */
   #pollLines(lines: Lines, now: number): number {
-    const { counters, pool, tapFd, toShards } = this.#o;
+    const { counters, tapFd, toShards } = this.#o;
     const { u8, address } = this.#fromTap!;
     let frames = 0;
     for (; this.#readable && frames < BATCH_FRAMES; frames++) {
@@ -311,6 +312,10 @@ export class TapReader implements Stage, LaneReader {
         this.#onReadError(-n);
         break;
       }
+      if (isLinkFrame(u8, 0, n)) {
+        this.#onCopied(address, n, now);
+        continue;
+      }
       if (!lines.take(u8, 0, n, n, now)) continue;
       copyBytes(lines.entryAddress, address, n);
       lines.commit(n, now);
@@ -318,21 +323,27 @@ export class TapReader implements Stage, LaneReader {
     let arrived = 0;
     for (; arrived < BATCH_FRAMES; arrived++) {
       const line = lines.due(now);
-      if (line === null) break;
-      const slots = this.#arm(now);
-      if (slots === 0) break;
-      const bytes = line.frameBytes;
-      const inA = Math.min(bytes, SMALL_SLOT_BYTES);
-      if (slots === 1 && bytes > inA) counters[Counter.tapCutShort]!++;
-      else {
-        copyBytes(pool.slotAddress(this.#slotA), line.frameAddress, inA);
-        if (bytes > inA) copyBytes(pool.slotAddress(this.#slotB), line.frameAddress + inA, bytes - inA);
-        this.#onFrame(bytes, now);
-      }
+      if (line === null || !this.#onCopied(line.frameAddress, line.frameBytes, now)) break;
       line.release();
     }
     for (let i = 0; i < toShards.length; i++) toShards[i]!.flush();
     return frames + arrived;
+  }
+
+  /** A frame outside of the pool: copied to slots, then as one that was read. @returns false: no slot is free */
+  #onCopied(address: number, bytes: number, now: number): boolean {
+    const { counters, pool } = this.#o;
+    const slots = this.#arm(now);
+    if (slots === 0) return false;
+    const inA = Math.min(bytes, SMALL_SLOT_BYTES);
+    if (slots === 1 && bytes > inA) {
+      counters[Counter.tapCutShort]!++;
+      return true;
+    }
+    copyBytes(pool.slotAddress(this.#slotA), address, inA);
+    if (bytes > inA) copyBytes(pool.slotAddress(this.#slotB), address + inA, bytes - inA);
+    this.#onFrame(bytes, now);
+    return true;
   }
 
   #expire(now: number): void {
