@@ -18,7 +18,7 @@
  * least that of the one before it, less the time between them. Only `reorder` lets frames overtake others.
  */
 import type { LinePlan } from '../engine-plan.ts';
-import { FrameFifo } from './frame-fifo.ts';
+import { FifoStore, type FrameFifo } from './frame-fifo.ts';
 import { LossModel, MAX_NORMAL, MAX_PARETO, Random } from './random.ts';
 
 const ETH_BYTES = 14;
@@ -53,6 +53,7 @@ export function lineBytes(plan: LinePlan): number {
 
 export class Line {
   #plan: LinePlan;
+  readonly #store: FifoStore;
   #fifo: FrameFifo;
   /** Frames that others overtake, for the rest of their delay; null: there have been none. */
   #late: FrameFifo | null = null;
@@ -78,10 +79,14 @@ export class Line {
   /** Frames that had no room after a change of the plan. */
   dropped = 0;
 
-  /** @param seed  any integer; lines with the same seed and plan do the same to the same frames */
-  constructor(plan: LinePlan, seed: number) {
+  /**
+   * @param seed   any integer; lines with the same seed and plan do the same to the same frames
+   * @param store  for the memory of frames
+   */
+  constructor(plan: LinePlan, seed: number, store = new FifoStore()) {
     this.#plan = plan;
-    this.#fifo = new FrameFifo(lineBytes(plan));
+    this.#store = store;
+    this.#fifo = store.take(lineBytes(plan));
     const random = (effect: number): Random => new Random(Math.imul(seed, 0x9e3779b1) + effect * 0x85ebca6b);
     this.#loss = new LossModel(random(1));
     this.#jitter = random(2);
@@ -111,7 +116,7 @@ export class Line {
 
   #grow(bytes: number): void {
     const from = this.#fifo;
-    const to = new FrameFifo(bytes);
+    const to = this.#store.take(bytes);
     let mid = 0;
     this.#waiting = 0;
     for (let n = from.tail; n < from.head; n++) {
@@ -128,6 +133,13 @@ export class Line {
     }
     this.#fifo = to;
     this.#mid = mid;
+    this.#store.give(from);
+  }
+
+  /** The line is no more, and the frames on it are lost. */
+  close(): void {
+    this.#store.give(this.#fifo);
+    if (this.#late !== null) this.#store.give(this.#late);
   }
 
   /**
@@ -295,7 +307,7 @@ export class Line {
 
   /** Move the oldest frame to #late. @returns false: there is no room */
   #holdBack(): boolean {
-    this.#late ??= new FrameFifo(LATE_BYTES);
+    this.#late ??= this.#store.take(LATE_BYTES);
     const fifo = this.#fifo;
     const late = this.#late;
     const bytes = fifo.bytes(fifo.tail);

@@ -8,6 +8,7 @@ import { IPV4_MIN_BYTES, ipv4Dst, ipv4Src } from '../../proto/ipv4.ts';
 import { IPV6_BYTES, IPV6_DST, IPV6_SRC } from '../../proto/ipv6.ts';
 import { Counter } from '../../ring/counters.ts';
 import type { NetworkPlan, ShapingPlan } from '../engine-plan.ts';
+import { FifoStore } from './frame-fifo.ts';
 import { Fate, Line } from './line.ts';
 
 /** Seeds of the two directions differ, so that their losses do. */
@@ -25,6 +26,7 @@ export type Direction = 'fromGuest' | 'toGuest';
 export class Lines {
   readonly #direction: Direction;
   readonly #counters: Float64Array;
+  readonly #store = new FifoStore();
   /** The line of no rule first, then that of each rule. */
   #lines: Line[];
   /** Address and mask of each network, and the line that it leads to. */
@@ -44,7 +46,7 @@ export class Lines {
   }
 
   #line(plan: ShapingPlan, line: ShapingPlan['rest'][Direction], i: number): Line {
-    return new Line(line, plan.seed + i + (this.#direction === 'toGuest' ? TO_GUEST_SEED : 0));
+    return new Line(line, plan.seed + i + (this.#direction === 'toGuest' ? TO_GUEST_SEED : 0), this.#store);
   }
 
   #setNetworks({ rules }: ShapingPlan): void {
@@ -59,6 +61,7 @@ export class Lines {
    * @param now  monotonic ms
    */
   configure(plan: ShapingPlan, now: number): void {
+    for (let i = 1 + plan.rules.length; i < this.#lines.length; i++) this.#lines[i]!.close();
     this.#lines = [plan.rest, ...plan.rules].map((lines, i) => {
       const line = this.#lines[i] ?? this.#line(plan, lines[this.#direction], i);
       line.configure(lines[this.#direction], now);
