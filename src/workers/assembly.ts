@@ -326,7 +326,9 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   let splice: Splice | null = null;
   let tapReader: TapReader | null = null;
   const toGuest =
-    plan.shaping && plan.tap ? new LineToGuest(plan.shaping, queueFd(plan.tap, 0), counters) : null;
+    plan.shaping && plan.tap
+      ? new LineToGuest(plan.shaping, queueFd(plan.tap, 0), plan.tap.vnetHdrBytes, counters)
+      : null;
 
   for (let r = 0; r < threads.readers; r++) {
     if (plan.tap === undefined || threads.readerThread(r) !== thread) continue;

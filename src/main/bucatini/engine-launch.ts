@@ -24,7 +24,7 @@ import { type Log, makeLog } from '../host/log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
-import { ownThreads, queuesOfLine, tapQueues, threadsAndPool } from '../host/threads.ts';
+import { ownThreads, tapQueues, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { holdOutputs } from '../process/output.ts';
 import { findTemplate } from './address-plan.ts';
@@ -153,7 +153,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     this.booted = start.booted;
     this.netns = chooseNetns(settings);
     const queues = tapQueues(chosenThreads(settings), settings.threads.kind === 'auto');
-    this.job = { settings, target, sockets, tapQueues: queuesOfLine(queues, settings.shaping) };
+    this.job = { settings, target, sockets, tapQueues: queues };
   }
 
   plan(made: NetnsTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {

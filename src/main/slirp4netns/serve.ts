@@ -32,7 +32,7 @@ import { NetnsHere } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
-import { queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
+import { tapQueues, threadsOfLine } from '../host/threads.ts';
 import { descriptorOfPath } from '../process/inherited-descriptors.ts';
 import { holdOutputs, put } from '../process/output.ts';
 import { resolvers, slirpEnginePlan } from './engine-plan.ts';
@@ -91,7 +91,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     this.booted = booted;
     this.#egress = egress;
     const queues = tapQueues(threadsOfLine(conf.shaping), true);
-    this.job = { conf, tapQueues: queuesOfLine(queues, conf.shaping) };
+    this.job = { conf, tapQueues: queues };
     this.#conf = conf;
     this.#multicast = multicastPlan(conf.multicast);
     this.#version = version;

@@ -3,7 +3,7 @@
  * the tail.
  *
  *   bytes    [ . . . |frame|frame|frame| . . ]     a frame is contiguous; it may not wrap
- *   records  { at, bytes, when ms, extra ms, mark }     one per frame, by number of the frame
+ *   records  { at, bytes, line bytes, packets, when ms, extra ms, mark }     one per frame, by number of the frame
  *
  * Memory is taken as it is used: while few frames wait, the same pages are written again.
  */
@@ -23,6 +23,8 @@ export class FrameFifo {
   /** Of the frame with number n, at n & #mask. */
   readonly #at: Uint32Array;
   readonly #bytes: Uint32Array;
+  readonly #lineBytes: Uint32Array;
+  readonly #packets: Uint16Array;
   readonly #whenMs: Float64Array;
   readonly #extraMs: Float64Array;
   readonly #mark: Uint8Array;
@@ -41,6 +43,8 @@ export class FrameFifo {
     this.#mask = frames - 1;
     this.#at = new Uint32Array(frames);
     this.#bytes = new Uint32Array(frames);
+    this.#lineBytes = new Uint32Array(frames);
+    this.#packets = new Uint16Array(frames);
     this.#whenMs = new Float64Array(frames);
     this.#extraMs = new Float64Array(frames);
     this.#mark = new Uint8Array(frames);
@@ -52,8 +56,8 @@ export class FrameFifo {
     this.head = 0;
     this.tail = 0;
     this.#writeAt = 0;
-    for (const array of [this.u8, this.#at, this.#bytes, this.#whenMs, this.#extraMs, this.#mark])
-      discardPages(array);
+    const tables = [this.#at, this.#bytes, this.#lineBytes, this.#packets, this.#whenMs, this.#extraMs];
+    for (const array of [this.u8, ...tables, this.#mark]) discardPages(array);
   }
 
   /**
@@ -75,12 +79,21 @@ export class FrameFifo {
 
   /**
    * Add the frame for which room() was called last, with the same length or less.
-   * @param whenMs,extraMs,mark  kept for the caller
+   * @param lineBytes,packets  of the packets in the frame; kept for the caller as the others
    */
-  push(bytes: number, whenMs: number, extraMs: number, mark: number): void {
+  push(
+    bytes: number,
+    lineBytes: number,
+    packets: number,
+    whenMs: number,
+    extraMs: number,
+    mark: number,
+  ): void {
     const i = this.head++ & this.#mask;
     this.#at[i] = this.#writeAt;
     this.#bytes[i] = bytes;
+    this.#lineBytes[i] = lineBytes;
+    this.#packets[i] = packets;
     this.#whenMs[i] = whenMs;
     this.#extraMs[i] = extraMs;
     this.#mark[i] = mark;
@@ -99,6 +112,12 @@ export class FrameFifo {
   }
   bytes(n: number): number {
     return this.#bytes[n & this.#mask]!;
+  }
+  lineBytes(n: number): number {
+    return this.#lineBytes[n & this.#mask]!;
+  }
+  packets(n: number): number {
+    return this.#packets[n & this.#mask]!;
   }
   whenMs(n: number): number {
     return this.#whenMs[n & this.#mask]!;

@@ -2,6 +2,7 @@
  * The stage at the end of the lines to the guest: writes frames to the TAP when they arrive. The shard puts
  * them on the line (tap/guest-link.ts).
  */
+import { ETH_BYTES } from '../../proto/ethernet.ts';
 import { Counter } from '../../ring/counters.ts';
 import { write } from '../../sys/io.ts';
 import type { ShapingPlan } from '../engine-plan.ts';
@@ -10,7 +11,6 @@ import { Lines, wakeMs } from './lines.ts';
 
 /** Most frames per round: other stages must not wait for long. */
 const BATCH_FRAMES = 64;
-const ETH_BYTES = 14;
 
 /** The end of the lines from the guest (TapReader). */
 interface FromGuest {
@@ -29,9 +29,15 @@ export class LineToGuest implements Stage {
   readonly #fd: number;
   readonly #counters: Float64Array;
 
-  /** @param fd  the TAP, without virtio headers */
-  constructor(plan: ShapingPlan, fd: number, counters: Float64Array) {
-    this.lines = new Lines(plan, 'toGuest', counters);
+  readonly #headBytes: number;
+
+  /**
+   * @param fd  the TAP
+   * @param vnetBytes  in front of each of its frames, VNET_BYTES or 0
+   */
+  constructor(plan: ShapingPlan, fd: number, vnetBytes: number, counters: Float64Array) {
+    this.lines = new Lines(plan, 'toGuest', counters, vnetBytes);
+    this.#headBytes = vnetBytes + ETH_BYTES;
     this.#own = [this.lines];
     this.#both = this.#own;
     this.#fd = fd;
@@ -56,7 +62,7 @@ export class LineToGuest implements Stage {
       if (r < 0) counters[Counter.tapWriteErrors]!++;
       else {
         counters[Counter.framesToGuest]!++;
-        counters[Counter.bytesToGuest]! += bytes - ETH_BYTES;
+        counters[Counter.bytesToGuest]! += bytes - this.#headBytes;
       }
     }
   }

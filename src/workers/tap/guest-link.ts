@@ -66,7 +66,7 @@ export interface GuestLinkOptions {
   readonly linkLocal?: Uint32Array;
   readonly impairment?: ImpairmentPlan | undefined;
   readonly pcap?: PcapWriter | undefined;
-  /** Emulated lines to the guest: frames go to them, and not to the TAP. Only without a virtio header. */
+  /** Emulated lines to the guest: frames go to them, and not to the TAP. */
   readonly lines?: Lines | undefined;
 }
 
@@ -129,7 +129,7 @@ export class GuestLink {
     });
     this.hasVnet = o.vnetHdrBytes === 12;
     this.uso = o.uso && this.hasVnet;
-    this.bigTcp = o.bigTcp && this.hasVnet;
+    this.bigTcp = o.bigTcp && this.hasVnet && o.lines === undefined;
     this.scratchAt = o.pool.slotAt(o.scratchSlot) + HEADROOM_BYTES;
     this.#impairment = o.impairment
       ? new Impairment(o.impairment.seed ^ 0x746f, o.impairment.lossToGuest)
@@ -232,12 +232,24 @@ export class GuestLink {
   }
 
   /**
-   * Whether a packet fits in the queue of its emulated line; true without one.
+   * Whether TCP segments fit in the queue of their emulated line; true without one.
    * @param words,w  the address outside
    * @param bytes    payload
+   * @param mss      payload of each segment
    */
-  hasRoom(words: Uint32Array, w: number, bytes: number): boolean {
-    return this.#lines === null || this.#lines.hasRoom(words, w, bytes + MAX_HEADER_BYTES, performance.now());
+  hasRoom(words: Uint32Array, w: number, bytes: number, mss: number): boolean {
+    if (this.#lines === null) return true;
+    const packets = Math.ceil(bytes / mss);
+    const lineBytes = bytes + packets * MAX_HEADER_BYTES;
+    return this.#lines.hasRoom(words, w, lineBytes, packets, performance.now());
+  }
+
+  /**
+   * Most bytes of a GSO frame that its emulated line is to get at once; Infinity without one.
+   * @param words,w  the address outside
+   */
+  mostFrameBytes(words: Uint32Array, w: number): number {
+    return this.#lines === null ? Number.POSITIVE_INFINITY : this.#lines.mostFrameBytes(words, w);
   }
 
   /**
@@ -260,10 +272,7 @@ export class GuestLink {
 
   /** Copy the frame to its line, whose stage writes it to the TAP later (shaping/line-to-guest.ts). */
   #toLine(lines: Lines, at: number, frontBytes: number, pieces: number, moreBytes: number): 0 {
-    const now = performance.now();
-    const bytes = frontBytes + moreBytes;
-    if (!lines.take(this.#u8, at, frontBytes, bytes, now)) return 0;
-    let to = lines.entryAddress;
+    let to: number = lines.frame.address;
     copyBytes(to, this.#pool.baseAddress + at, frontBytes);
     to += frontBytes;
     const words = this.#iov.u32;
@@ -271,7 +280,7 @@ export class GuestLink {
       copyBytes(to, words[w]! + words[w + 1]! * 0x1_0000_0000, words[w + 2]!);
       to += words[w + 2]!;
     }
-    lines.commit(bytes, now);
+    lines.enter(frontBytes + moreBytes, performance.now());
     return 0;
   }
 

@@ -162,9 +162,8 @@ export class TapReader implements Stage, LaneReader {
   readonly #impairment: Impairment | null;
   readonly #reassembler: Reassembler;
   readonly #hashKey: HashKey;
-  /** Emulated lines of what the guest sends, and the frame that is read from the TAP; null: there are none. */
+  /** Emulated lines of what the guest sends; null: there are none. */
   readonly #lines: Lines | null;
-  readonly #fromTap: NativeBuffer | null;
   #readable = true;
   /** The next frame is the first one after the TAP was empty. */
   #woken = false;
@@ -215,8 +214,8 @@ export class TapReader implements Stage, LaneReader {
     this.#hashKey = options.plan.hashKey;
     this.#groups = options.owners.areLanes ? groupRulesOf(options.plan) : null;
     const { shaping } = options.plan;
-    this.#lines = shaping === undefined ? null : new Lines(shaping, 'fromGuest', options.counters);
-    this.#fromTap = shaping === undefined ? null : new NativeBuffer(MAX_FRAME_BYTES);
+    this.#lines =
+      shaping === undefined ? null : new Lines(shaping, 'fromGuest', options.counters, this.#vnetBytes);
     this.#wrongLaneEvery = loss?.wrongLaneEvery ?? 0;
     this.#maxForeign = foreignLimit(options.smallSlots.capacity, options.largeSlots.capacity);
   }
@@ -303,22 +302,19 @@ export class TapReader implements Stage, LaneReader {
   /** A round with emulated lines: from the TAP to the line, and what arrives there into slots. */
   #pollLines(lines: Lines, now: number): number {
     const { counters, tapFd, toShards } = this.#o;
-    const { u8, address } = this.#fromTap!;
+    const { u8, address } = lines.frame;
+    const vnetBytes = this.#vnetBytes;
     let frames = 0;
-    for (; this.#readable && frames < BATCH_FRAMES; frames++) {
+    for (let bytes = 0; this.#readable && frames < BATCH_FRAMES && bytes < BATCH_BYTES; frames++) {
       const n = read(tapFd, address, MAX_FRAME_BYTES);
       counters[Counter.tapReads]!++;
       if (n <= 0) {
         this.#onReadError(-n);
         break;
       }
-      if (isLinkFrame(u8, 0, n)) {
-        this.#onCopied(address, n, now);
-        continue;
-      }
-      if (!lines.take(u8, 0, n, n, now)) continue;
-      copyBytes(lines.entryAddress, address, n);
-      lines.commit(n, now);
+      bytes += n;
+      if (isLinkFrame(u8, vnetBytes, n - vnetBytes)) this.#onCopied(address, n, now);
+      else lines.enter(n, now);
     }
     let arrived = 0;
     for (; arrived < BATCH_FRAMES; arrived++) {

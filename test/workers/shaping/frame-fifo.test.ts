@@ -12,7 +12,7 @@ it('a fifo that was given back is empty, has no pages, and is the next one that 
   fifo.u8.fill(7);
   for (let n = 0; n < 100; n++) {
     fifo.room(1500);
-    fifo.push(1500, n, 0, 0);
+    fifo.push(1500, 1500, 1, n, 0, 0);
   }
   store.give(fifo);
   expect([fifo.head, fifo.tail]).toEqual([0, 0]);
@@ -46,7 +46,7 @@ it('lines whose settings change a hundred times have the fifos of twice as many 
       const networks = [{ address: '192.0.2.0', prefixLen: 24 }];
       return { seed: 1, rest: both, rules: Array.from({ length: rules }, () => ({ ...both, networks })) };
     };
-    const lines = new Lines(plan(0, 0), 'toGuest', new Float64Array(COUNTER_WORDS));
+    const lines = new Lines(plan(0, 0), 'toGuest', new Float64Array(COUNTER_WORDS), 0);
     for (let i = 0; i < 100; i++) lines.configure(plan((i * 7) % 9, (i * 31) % 400), i);
     expect(made.size).toBeLessThanOrEqual(2 * 4 * 9); // of four sizes
   } finally {
