@@ -11,10 +11,9 @@
 import { O_RDONLY } from './constants.ts';
 import { close, read } from './io.ts';
 import { libc } from './libc.ts';
-import { NativeBuffer } from './memory.ts';
+import { MADV_DONTNEED, NativeBuffer } from './memory.ts';
 import { openPath } from './path.ts';
 
-const MADV_DONTNEED = 4; // <asm-generic/mman-common.h>
 const cMadvise = libc<[number, number, number]>('madvise', 'int', ['uintptr_t', 'uintptr_t', 'int']);
 
 /** Part of the address space, in bytes. */

@@ -1,7 +1,6 @@
 /**
- * Native addresses of JavaScript memory. The rest of src/sys builds on this module, which makes no system
- * call.
- * @syscalls (none)
+ * Native addresses of JavaScript memory. The rest of src/sys builds on this module.
+ * @syscalls madvise
  *
  * An address is a plain number: user space ends below 2^47 on x86-64 and 2^52 on AArch64, both exact in a
  * double.
@@ -56,6 +55,22 @@ const cMemcpy = libc<[number, number, number]>('memcpy', 'intptr_t', ['uintptr_t
 /** memcpy(3), between two memories: TypedArray.set() would need a view of the source for each copy. */
 export function copyBytes(to: number, from: number, bytes: number): void {
   cMemcpy(to, from, bytes);
+}
+
+export const MADV_DONTNEED = 4; // <asm-generic/mman-common.h>
+/** Of any kernel: where pages are smaller, some more than need be are kept. */
+const LARGEST_PAGE_BYTES = 65_536;
+const cMadvise = libc<[number, number, number]>('madvise', 'int', ['uintptr_t', 'uintptr_t', 'int']);
+
+/**
+ * Give the pages of an array back to the kernel, whole ones as far as they hold nothing else: its contents are
+ * undefined then, and the pages are taken again as they are used. Cold.
+ */
+export function discardPages(view: ArrayBufferView): void {
+  const begin = addressOf(view);
+  const firstPage = Math.ceil(begin / LARGEST_PAGE_BYTES) * LARGEST_PAGE_BYTES;
+  const end = Math.floor((begin + view.byteLength) / LARGEST_PAGE_BYTES) * LARGEST_PAGE_BYTES;
+  if (end > firstPage) cMadvise(firstPage, end - firstPage, MADV_DONTNEED); // fails for locked memory
 }
 
 /**

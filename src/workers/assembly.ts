@@ -334,7 +334,9 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
   let splice: Splice | null = null;
   let tapReader: TapReader | null = null;
   const toGuest =
-    plan.shaping && plan.tap ? new LineToGuest(plan.shaping, queueFd(plan.tap, 0), counters) : null;
+    plan.shaping && plan.tap
+      ? new LineToGuest(plan.shaping, queueFd(plan.tap, 0), plan.tap.vnetHdrBytes, counters)
+      : null;
 
   for (let r = 0; r < threads.readers; r++) {
     if (plan.tap === undefined || threads.readerThread(r) !== thread) continue;
@@ -393,6 +395,7 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     stages.push(toGuest);
     order.push(toGuest); // last: what the others put on the line without a delay leaves in the same round
     lines.push(tapReader!.lines!, toGuest.lines);
+    toGuest.alsoWakeFor(tapReader!);
   }
   return { stages, order, reader: tapReader, shards, hostIo, splice, mover, lines, flowSources };
 }

@@ -315,7 +315,7 @@ export interface LinesPlan {
   readonly toGuest: LinePlan;
 }
 
-/** Emulated lines of a container. The TAP of such a plan has no virtio header, so frames are packets. */
+/** Emulated lines of a container. Only with one packet thread. */
 export interface ShapingPlan {
   readonly seed: number;
   /** The line of all packets of no rule. */

@@ -169,6 +169,17 @@ describeE2e('emulated line', needs, () => {
       },
     );
 
+    it('the MAC of the gateway is asked for beside the line', { timeout: TIMEOUT_MS }, async () => {
+      await withLine(['--delay', '250ms'], async (guest) => {
+        for (const to of [PEER4, PEER6]) {
+          await guest.inside(['ip', 'neigh', 'flush', 'all']);
+          const [ms] = (await ping(guest, to, 1)).timesMs;
+          expect(ms).toBeGreaterThanOrEqual(500);
+          expect(ms).toBeLessThan(900);
+        }
+      });
+    });
+
     it('jitter: the times differ', { timeout: TIMEOUT_MS }, async () => {
       await withLine(['--delay', '30ms,5ms/up'], async (guest) => {
         const { timesMs } = await ping(guest, PEER4, 100, '-i', '0.05');

@@ -27,7 +27,7 @@ import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, MetricsEndpoint, Sandbox } from '../host/start.ts';
 import type { StatsReport } from '../host/stats-report.ts';
-import { ownThreads, queuesOfLine, tapQueues, threadsAndPool } from '../host/threads.ts';
+import { ownThreads, tapQueues, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { holdOutputs } from '../process/output.ts';
 import { findTemplate } from './address-plan.ts';
@@ -182,7 +182,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
       this.nat64 = nat64Wish(settings.nat64, 'auto', start.egress, settings.outboundInterface);
     this.netns = chooseNetns(settings);
     const queues = tapQueues(chosenThreads(settings), settings.threads.kind === 'auto');
-    this.job = { settings, target, sockets, tapQueues: queuesOfLine(queues, settings.shaping) };
+    this.job = { settings, target, sockets, tapQueues: queues };
   }
 
   plan(made: NetnsTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {

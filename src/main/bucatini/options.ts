@@ -637,7 +637,8 @@ function checkTogether(s: Settings): void {
   if (s.shaping !== undefined && (s.threads.kind === 'pipeline' || lanes > 1)) {
     const first = s.threads.kind === 'lanes' ? s.threads.first : undefined;
     const count = first === undefined ? `${lanes}` : `${first}-${lanes}`;
-    const text = s.threads.kind === 'pipeline' ? 'pipeline' : `lanes=${count}`;
+    const shards = s.threads.kind === 'pipeline' ? s.threads.shards : 0;
+    const text = shards === 0 ? `lanes=${count}` : shards === 1 ? 'pipeline' : `pipeline=${shards}`;
     throw new UsageError(
       `--threads ${text}: an emulated line needs one packet thread; leave out --threads, or --rate, --delay, --loss and --impair`,
     );

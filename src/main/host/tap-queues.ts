@@ -30,10 +30,10 @@ export interface TapWithQueues {
 export function makeTap(
   route: RouteSocket,
   name: string,
-  { queues, attached, orOne, vnetHeader = true }: TapQueues,
+  { queues, attached, orOne }: TapQueues,
   isNew: boolean,
 ): TapWithQueues {
-  if (queues === 1) return { tap: openTap({ name, vnetHeader }) };
+  if (queues === 1) return { tap: openTap({ name }) };
   if (!orOne) return makeTapWithQueues(route, name, queues, attached, isNew);
   // An interface that exists has the queues that its maker gave it.
   if (!isNew && route.linkByName(name) !== undefined) return { tap: openTap({ name }) };

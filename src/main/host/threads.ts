@@ -11,8 +11,6 @@ export interface TapQueues {
   readonly attached: number;
   /** Where the TAP cannot have several queues, it gets one. */
   readonly orOne: boolean;
-  /** false: frames without virtio header, so none is longer than the MTU; absent: with one. */
-  readonly vnetHeader?: boolean;
 }
 
 /**
@@ -24,10 +22,6 @@ export const ownThreads = (mostLanes?: number): ThreadsPlan => autoThreads(avail
 /** The plan `auto`. With an emulated line there is one packet thread. */
 export const threadsOfLine = (line: ShapingPlan | undefined): ThreadsPlan =>
   line === undefined ? ownThreads() : { kind: 'fused' };
-
-/** On an emulated line each packet is a frame of its own. */
-export const queuesOfLine = (queues: TapQueues, line: ShapingPlan | undefined): TapQueues =>
-  line === undefined ? queues : { ...queues, vnetHeader: false };
 
 /**
  * The queues that a TAP is to have.

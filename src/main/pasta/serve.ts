@@ -39,7 +39,7 @@ import {
   type Sandbox,
   serve,
 } from '../host/start.ts';
-import { queueFds, queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
+import { queueFds, tapQueues, threadsOfLine } from '../host/threads.ts';
 import { forgetEnvironment } from '../process/callers-environment.ts';
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
@@ -164,7 +164,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.booted = start.booted;
     this.job = {
       ...{ conf, sockets },
-      tapQueues: queuesOfLine(tapQueues(threadsOfLine(conf.shaping), true), conf.shaping),
+      tapQueues: tapQueues(threadsOfLine(conf.shaping), true),
       target: this.#path === undefined ? { kind: 'new' } : { kind: 'path', path: this.#path },
     };
     if (target.kind === 'command') {

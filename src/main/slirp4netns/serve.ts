@@ -39,7 +39,7 @@ import {
   type Sandbox,
   serve,
 } from '../host/start.ts';
-import { queuesOfLine, tapQueues, threadsOfLine } from '../host/threads.ts';
+import { tapQueues, threadsOfLine } from '../host/threads.ts';
 import { descriptorOfPath } from '../process/inherited-descriptors.ts';
 import { holdOutputs, put } from '../process/output.ts';
 import { resolvers, slirpEnginePlan } from './engine-plan.ts';
@@ -117,7 +117,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     this.metrics = metrics;
     if (conf.ipv6) this.nat64 = nat64Wish(conf.nat64, 'off', egress);
     const queues = tapQueues(threadsOfLine(conf.shaping), true);
-    this.job = { conf, tapQueues: queuesOfLine(queues, conf.shaping) };
+    this.job = { conf, tapQueues: queues };
     this.#conf = conf;
     this.#multicast = multicastPlan(conf.multicast);
     this.#version = version;

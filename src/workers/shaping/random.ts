@@ -68,7 +68,8 @@ export class LossModel {
   #lossGood = 0;
   #lossBad = 0;
   #isBad = false;
-  #isOn = false;
+  /** Whether any packet can be lost. */
+  isOn = false;
 
   constructor(random: Random) {
     this.#random = random;
@@ -79,13 +80,13 @@ export class LossModel {
     this.#badToGood = p.badToGood;
     this.#lossGood = p.lossGood;
     this.#lossBad = p.lossBad;
-    this.#isOn = p.lossGood > 0 || p.goodToBad > 0;
+    this.isOn = p.lossGood > 0 || p.goodToBad > 0;
     if (p.goodToBad === 0) this.#isBad = false;
   }
 
   /** Whether the next packet is lost. */
   loses(): boolean {
-    if (!this.#isOn) return false;
+    if (!this.isOn) return false;
     if (this.#goodToBad > 0 && this.#random.share() < (this.#isBad ? this.#badToGood : this.#goodToBad))
       this.#isBad = !this.#isBad;
     return this.#random.share() < (this.#isBad ? this.#lossBad : this.#lossGood);

@@ -32,6 +32,7 @@ import { lostBy } from '../capture/drop-comment.ts';
 import type { FrameCapture } from '../capture/frame-capture.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
 import type { Lines } from '../shaping/lines.ts';
+import { isLinkFrame } from '../shaping/link-frames.ts';
 import { EgressFrame } from './egress-frame.ts';
 import { FrameRoom } from './frame-room.ts';
 import type { GuestNeighbours } from './guest-neighbours.ts';
@@ -65,7 +66,7 @@ export interface GuestLinkOptions {
   readonly ipv4?: number;
   readonly linkLocal?: Uint32Array;
   readonly impairment?: ImpairmentPlan | undefined;
-  /** Emulated lines to the guest: frames go to them, and not to the TAP. Only without a virtio header. */
+  /** Emulated lines to the guest: frames go to them, and not to the TAP. */
   readonly lines?: Lines | undefined;
 }
 
@@ -128,7 +129,7 @@ export class GuestLink {
     });
     this.hasVnet = o.vnetHdrBytes === 12;
     this.uso = o.uso && this.hasVnet;
-    this.bigTcp = o.bigTcp && this.hasVnet;
+    this.bigTcp = o.bigTcp && this.hasVnet && o.lines === undefined;
     this.scratchAt = o.pool.slotAt(o.scratchSlot) + HEADROOM_BYTES;
     this.#impairment = o.impairment
       ? new Impairment(o.impairment.seed ^ 0x746f, o.impairment.lossToGuest)
@@ -218,7 +219,8 @@ export class GuestLink {
       return 0;
     }
     if (waits && moreBytes === 0 && this.waiting.keep(this.#address, this.#u8, at, frontBytes)) return 0;
-    if (this.#lines !== null) return this.#toLine(this.#lines, at, frontBytes, pieces, moreBytes);
+    if (this.#lines !== null && !isLinkFrame(this.#u8, f.at - ETH_BYTES, ETH_BYTES + f.bytes))
+      return this.#toLine(this.#lines, at, frontBytes, pieces, moreBytes);
     const r = this.#write(at, frontBytes, pieces, moreBytes);
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {
@@ -277,12 +279,24 @@ export class GuestLink {
   }
 
   /**
-   * Whether a packet fits in the queue of its emulated line; true without one.
+   * Whether TCP segments fit in the queue of their emulated line; true without one.
    * @param words,w  the address outside
    * @param bytes    payload
+   * @param mss      payload of each segment
    */
-  hasRoom(words: Uint32Array, w: number, bytes: number): boolean {
-    return this.#lines === null || this.#lines.hasRoom(words, w, bytes + MAX_HEADER_BYTES, performance.now());
+  hasRoom(words: Uint32Array, w: number, bytes: number, mss: number): boolean {
+    if (this.#lines === null) return true;
+    const packets = Math.ceil(bytes / mss);
+    const lineBytes = bytes + packets * MAX_HEADER_BYTES;
+    return this.#lines.hasRoom(words, w, lineBytes, packets, performance.now());
+  }
+
+  /**
+   * Most bytes of a GSO frame that its emulated line is to get at once; Infinity without one.
+   * @param words,w  the address outside
+   */
+  mostFrameBytes(words: Uint32Array, w: number): number {
+    return this.#lines === null ? Number.POSITIVE_INFINITY : this.#lines.mostFrameBytes(words, w);
   }
 
   /**
@@ -305,10 +319,7 @@ export class GuestLink {
 
   /** Copy the frame to its line, whose stage writes it to the TAP later (shaping/line-to-guest.ts). */
   #toLine(lines: Lines, at: number, frontBytes: number, pieces: number, moreBytes: number): 0 {
-    const now = performance.now();
-    const bytes = frontBytes + moreBytes;
-    if (!lines.take(this.#u8, at, frontBytes, bytes, now)) return 0;
-    let to = lines.entryAddress;
+    let to: number = lines.frame.address;
     copyBytes(to, this.#pool.baseAddress + at, frontBytes);
     to += frontBytes;
     const words = this.#iov.u32;
@@ -316,7 +327,7 @@ export class GuestLink {
       copyBytes(to, words[w]! + words[w + 1]! * 0x1_0000_0000, words[w + 2]!);
       to += words[w + 2]!;
     }
-    lines.commit(bytes, now);
+    lines.enter(frontBytes + moreBytes, performance.now());
     return 0;
   }
 

@@ -68,6 +68,7 @@ import { FrameFlag, frameBucket, frameClearForwarded, frameWrite } from '../link
 import type { SlotCounts } from '../placement.ts';
 import { MAX_FRAME_BYTES } from '../shaping/line.ts';
 import { Lines } from '../shaping/lines.ts';
+import { isLinkFrame } from '../shaping/link-frames.ts';
 import { Notice, type Notices } from '../thread/notices.ts';
 import type { Stage } from '../thread/stage.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
@@ -162,9 +163,8 @@ export class TapReader implements Stage, LaneReader {
   #capture: FrameCapture | null = null;
   readonly #reassembler: Reassembler;
   readonly #hashKey: HashKey;
-  /** Emulated lines of what the guest sends, and the frame that is read from the TAP; null: there are none. */
+  /** Emulated lines of what the guest sends; null: there are none. */
   readonly #lines: Lines | null;
-  readonly #fromTap: NativeBuffer | null;
   #readable = true;
   /** The next frame is the first one after the TAP was empty. */
   #woken = false;
@@ -215,8 +215,8 @@ export class TapReader implements Stage, LaneReader {
     this.#hashKey = options.plan.hashKey;
     this.#groups = options.owners.areLanes ? groupRulesOf(options.plan) : null;
     const { shaping } = options.plan;
-    this.#lines = shaping === undefined ? null : new Lines(shaping, 'fromGuest', options.counters);
-    this.#fromTap = shaping === undefined ? null : new NativeBuffer(MAX_FRAME_BYTES);
+    this.#lines =
+      shaping === undefined ? null : new Lines(shaping, 'fromGuest', options.counters, this.#vnetBytes);
     this.#wrongLaneEvery = loss?.wrongLaneEvery ?? 0;
     this.#maxForeign = foreignLimit(options.smallSlots.capacity, options.largeSlots.capacity);
   }
@@ -254,6 +254,11 @@ export class TapReader implements Stage, LaneReader {
     return this.#lines;
   }
 
+  /** No slots are free, so nothing is taken from the lines. */
+  get isDry(): boolean {
+    return this.#dry;
+  }
+
   /** epoll said that the TAP has frames. */
   onReadable(): void {
     this.#woken = !this.#readable;
@@ -271,7 +276,6 @@ export class TapReader implements Stage, LaneReader {
   sleepMs(now: number): number {
     let expiry = this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
     if (this.#waiting.count > 0) expiry = Math.min(expiry, this.#waitingSince + HAND_OVER_WAIT_MS - now);
-    if (this.#lines !== null && !this.#dry) expiry = Math.min(expiry, this.#lines.nextMs() - now);
     if (!this.#dry || !this.#readable || this.#reportedDry) return expiry;
     const waitMs = this.#slotA === NO_SLOT ? DRY_REPORT_MS : SMALL_ONLY_MS;
     return Math.min(expiry, Math.max(1, this.#drySince + waitMs - now));
@@ -327,38 +331,45 @@ export class TapReader implements Stage, LaneReader {
 
   /** A round with emulated lines: from the TAP to the line, and what arrives there into slots. */
   #pollLines(lines: Lines, now: number): number {
-    const { counters, pool, tapFd, toShards } = this.#o;
-    const { u8, address } = this.#fromTap!;
+    const { counters, tapFd, toShards } = this.#o;
+    const { u8, address } = lines.frame;
+    const vnetBytes = this.#vnetBytes;
     let frames = 0;
-    for (; this.#readable && frames < BATCH_FRAMES; frames++) {
+    for (let bytes = 0; this.#readable && frames < BATCH_FRAMES && bytes < BATCH_BYTES; frames++) {
       const n = read(tapFd, address, MAX_FRAME_BYTES);
       counters[Counter.tapReads]!++;
       if (n <= 0) {
         this.#onReadError(-n);
         break;
       }
-      if (!lines.take(u8, 0, n, n, now)) continue;
-      copyBytes(lines.entryAddress, address, n);
-      lines.commit(n, now);
+      bytes += n;
+      if (isLinkFrame(u8, vnetBytes, n - vnetBytes)) this.#onCopied(address, n, now);
+      else lines.enter(n, now);
     }
     let arrived = 0;
     for (; arrived < BATCH_FRAMES; arrived++) {
       const line = lines.due(now);
-      if (line === null) break;
-      const slots = this.#arm(now);
-      if (slots === 0) break;
-      const bytes = line.frameBytes;
-      const inA = Math.min(bytes, SMALL_SLOT_BYTES);
-      if (slots === 1 && bytes > inA) counters[Counter.tapCutShort]!++;
-      else {
-        copyBytes(pool.slotAddress(this.#slotA), line.frameAddress, inA);
-        if (bytes > inA) copyBytes(pool.slotAddress(this.#slotB), line.frameAddress + inA, bytes - inA);
-        this.#onFrame(bytes, now);
-      }
+      if (line === null || !this.#onCopied(line.frameAddress, line.frameBytes, now)) break;
       line.release();
     }
     for (let i = 0; i < toShards.length; i++) toShards[i]!.flush();
     return frames + arrived;
+  }
+
+  /** A frame outside of the pool: copied to slots, then as one that was read. @returns false: no slot is free */
+  #onCopied(address: number, bytes: number, now: number): boolean {
+    const { counters, pool } = this.#o;
+    const slots = this.#arm(now);
+    if (slots === 0) return false;
+    const inA = Math.min(bytes, SMALL_SLOT_BYTES);
+    if (slots === 1 && bytes > inA) {
+      counters[Counter.tapCutShort]!++;
+      return true;
+    }
+    copyBytes(pool.slotAddress(this.#slotA), address, inA);
+    if (bytes > inA) copyBytes(pool.slotAddress(this.#slotB), address + inA, bytes - inA);
+    this.#onFrame(bytes, now);
+    return true;
   }
 
   #expire(now: number): void {

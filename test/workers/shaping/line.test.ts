@@ -26,13 +26,13 @@ class Rig {
   send(bytes = 1514): number {
     const { line } = this;
     const n = this.#sent++;
-    const fate = line.open(bytes, this.nowMs);
+    const fate = line.open(bytes, bytes, 1, this.nowMs);
     this.fates.push(fate);
     if (fate !== Fate.carried) return fate;
     const at = line.openAt;
     line.u8.fill(0, at, at + bytes);
     new DataView(line.u8.buffer).setUint32(at, n);
-    line.commit(bytes, this.nowMs);
+    line.commit(bytes, bytes, 1, this.nowMs);
     return fate;
   }
 
@@ -254,9 +254,9 @@ describe('other impairments', () => {
   it('corrupt: one bit behind the Ethernet header', () => {
     const line = new Line({ ...OPEN_LINE, corrupt: 1 }, 3);
     for (let i = 0; i < 1000; i++) {
-      expect(line.open(60, 1)).toBe(Fate.carried);
+      expect(line.open(60, 60, 1, 1)).toBe(Fate.carried);
       line.u8.fill(0, line.openAt, line.openAt + 60);
-      line.commit(60, 1);
+      line.commit(60, 60, 1, 1);
       expect(line.due(1)).toBe(true);
       const bytes = line.u8.subarray(line.frameAt, line.frameAt + 60);
       const bits = [...bytes].map((b) => b.toString(2).replaceAll('0', '').length);

@@ -5,9 +5,8 @@ import { COUNTER_WORDS, Counter } from '../../../src/ring/counters.ts';
 import { EFD_CLOEXEC, EFD_NONBLOCK } from '../../../src/sys/constants.ts';
 import { EpollEvents, epollCreate, epollWaitPrecise } from '../../../src/sys/epoll.ts';
 import { close, eventfd } from '../../../src/sys/io.ts';
-import { addressOf, copyBytes } from '../../../src/sys/memory.ts';
 import type { LinesPlan, ShapingPlan } from '../../../src/workers/engine-plan.ts';
-import { type Direction, Lines } from '../../../src/workers/shaping/lines.ts';
+import { type Direction, GATHER_MS, Lines, wakeMs } from '../../../src/workers/shaping/lines.ts';
 import { OPEN_LINE } from './line-plan.ts';
 
 const delayed = (delayMs: number): LinesPlan => ({
@@ -39,11 +38,14 @@ function frame(src: readonly number[], dst: readonly number[]): Uint8Array {
   return u8;
 }
 
+function enter(lines: Lines, u8: Uint8Array, now: number): void {
+  lines.frame.u8.set(u8);
+  lines.enter(u8.length, now);
+}
+
 function arrivesAfter(direction: Direction, u8: Uint8Array, plan = PLAN): number {
-  const lines = new Lines(plan, direction, new Float64Array(COUNTER_WORDS));
-  expect(lines.take(u8, 0, u8.length, u8.length, 1000)).toBe(true);
-  copyBytes(lines.entryAddress, addressOf(u8), u8.length);
-  lines.commit(u8.length, 1000);
+  const lines = new Lines(plan, direction, new Float64Array(COUNTER_WORDS), 0);
+  enter(lines, u8, 1000);
   const ms = lines.nextMs();
   const line = lines.due(ms)!;
   expect(line.u8.subarray(line.frameAt, line.frameAt + line.frameBytes)).toEqual(u8);
@@ -85,12 +87,10 @@ describe('the line of a frame', () => {
   });
 
   it('frames of several lines: in the order in which they arrive', () => {
-    const lines = new Lines(PLAN, 'fromGuest', new Float64Array(COUNTER_WORDS));
+    const lines = new Lines(PLAN, 'fromGuest', new Float64Array(COUNTER_WORDS), 0);
     for (const last of [2, 3, 4]) {
       const u8 = frame(GUEST, [192, last === 4 ? 9 : 0, last, 9]); // 30, 50, 10 ms
-      lines.take(u8, 0, u8.length, u8.length, 0);
-      copyBytes(lines.entryAddress, addressOf(u8), u8.length);
-      lines.commit(u8.length, 0);
+      enter(lines, u8, 0);
     }
     const order: number[] = [];
     for (let line = lines.due(100); line !== null; line = lines.due(100)) {
@@ -106,16 +106,58 @@ describe('the line of a frame', () => {
     const full = { ...OPEN_LINE, bytesPerSecond: 10, queueBytes: 100 };
     const u8 = frame(GUEST, GUEST);
     const plan = { seed: 1, rest: { fromGuest: lossy, toGuest: full }, rules: [] };
-    const up = new Lines(plan, 'fromGuest', counters);
-    const down = new Lines(plan, 'toGuest', counters);
-    expect(up.take(u8, 0, 80, 80, 0)).toBe(false);
-    expect(down.hasRoom(new Uint32Array(4), 0, 80, 0)).toBe(true);
-    expect(down.take(u8, 0, 80, 80, 0)).toBe(true);
-    down.commit(80, 0);
-    expect(down.hasRoom(new Uint32Array(4), 0, 80, 0)).toBe(false);
-    expect(down.take(u8, 0, 80, 80, 0)).toBe(false);
+    const up = new Lines(plan, 'fromGuest', counters, 0);
+    const down = new Lines(plan, 'toGuest', counters, 0);
+    enter(up, u8, 0);
+    expect(up.nextMs()).toBe(Number.POSITIVE_INFINITY);
+    expect(down.hasRoom(new Uint32Array(4), 0, 80, 1, 0)).toBe(true);
+    enter(down, u8, 0);
+    expect(down.hasRoom(new Uint32Array(4), 0, 80, 1, 0)).toBe(false);
+    enter(down, u8, 0);
     expect(counters[Counter.lineLostFromGuest]).toBe(1);
     expect(counters[Counter.lineFullToGuest]).toBe(1);
+  });
+});
+
+describe('wakeMs', () => {
+  const put = (lines: Lines, now: number): void => {
+    enter(lines, frame(GUEST, GUEST), now);
+  };
+  const linesOf = (plan: Partial<LinesPlan['toGuest']>): [Lines, Lines] => {
+    const line = { ...OPEN_LINE, ...plan };
+    const shaping = { seed: 1, rest: { fromGuest: line, toGuest: line }, rules: [] };
+    const make = (way: Direction) => new Lines(shaping, way, new Float64Array(COUNTER_WORDS), 0);
+    return [make('fromGuest'), make('toGuest')];
+  };
+
+  it('a frame with no other near it: when it arrives', () => {
+    const [up, down] = linesOf({ delayMs: 10 });
+    expect(wakeMs([up, down])).toBe(Number.POSITIVE_INFINITY);
+    put(down, 0);
+    put(down, 1);
+    expect(wakeMs([up, down])).toBe(10);
+  });
+
+  it('several in GATHER_MS, on both ways: when the last of them arrives', () => {
+    const [up, down] = linesOf({ delayMs: 10 });
+    for (const ms of [0, 0.1, GATHER_MS + 0.01]) put(down, ms);
+    put(up, GATHER_MS - 0.01);
+    expect(wakeMs([up, down])).toBeCloseTo(10 + GATHER_MS - 0.01, 9);
+  });
+
+  it('frames that wait for the rate: when they will have left, and nothing changes by asking', () => {
+    const [, down] = linesOf({ bytesPerSecond: 1e6, queueBytes: 1e4 }); // 80 bytes in 0.08 ms
+    for (let i = 0; i < 5; i++) put(down, 0);
+    expect(wakeMs([down])).toBeCloseTo(0.16, 9);
+    expect(wakeMs([down])).toBeCloseTo(0.16, 9);
+    const arrived: number[] = [];
+    for (let wake = wakeMs([down]); wake < 1; wake = wakeMs([down])) {
+      for (let line = down.due(wake); line !== null; line = down.due(wake)) {
+        arrived.push(wake);
+        line.release();
+      }
+    }
+    expect(arrived.map((ms) => ms.toFixed(2))).toEqual(['0.16', '0.16', '0.32', '0.32', '0.40']);
   });
 });
 

@@ -215,7 +215,7 @@ export class TcpSender {
     }
     if (
       !again &&
-      !ctx.guest.hasRoom(ctx.flows.addr, flow * ADDR_WORDS + 4, len) &&
+      !ctx.guest.hasRoom(ctx.flows.addr, flow * ADDR_WORDS + 4, len, tcb.mss[flow]!) &&
       from !== tcb.sndUna[flow]
     ) {
       this.#retransmission.onQueueFull(flow);

@@ -9,6 +9,7 @@
  */
 import { IPV4_MIN_BYTES } from '../../../proto/ipv4.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpSackWrite } from '../../../proto/tcp.ts';
+import { ADDR_WORDS } from '../../flow/flow-table.ts';
 import { creditWrite } from '../../link/to-host.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import { IP_MAX_BYTES, ipHeaderBytes } from '../to-guest.ts';
@@ -107,14 +108,16 @@ export class UnsentSegments {
     creditWrite(this.#ctx.toHost, flow, (una + bytes) >>> 0, consumed, this.readLimit(flow));
   }
 
-  /** Payload bytes of the largest frame for this flow: as many whole segments as fit in IP_MAX_BYTES. */
+  /** Payload bytes of the largest frame for this flow: as many whole segments as fit in IP_MAX_BYTES, or in a quarter of its line's queue. */
   readLimit(flow: number): number {
     const tcb = this.#tcb;
     const mss = tcb.mss[flow]!;
-    if (!this.#ctx.guest.hasVnet) return mss;
+    const ctx = this.#ctx;
+    if (!ctx.guest.hasVnet) return mss;
     // IPv6's length field does not include the IPv6 header.
     const ipBytes = tcb.flags[flow]! & TcbFlag.v6 ? 0 : IPV4_MIN_BYTES;
-    const most = IP_MAX_BYTES - ipBytes - TCP_MIN_BYTES - tcb.tsBytes(flow);
+    const ofLine = ctx.guest.mostFrameBytes(ctx.flows.addr, flow * ADDR_WORDS + 4);
+    const most = Math.min(IP_MAX_BYTES, ofLine) - ipBytes - TCP_MIN_BYTES - tcb.tsBytes(flow);
     return mss * Math.max(1, Math.floor(most / mss));
   }
 
