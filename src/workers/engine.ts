@@ -394,6 +394,7 @@ class Engine implements EngineHandle {
       for (const asked of this.#flowPages[lane]!.splice(0)) asked.resolve(NO_FLOWS);
       for (const asked of this.#sharing[lane]!.splice(0)) asked.resolve();
       for (const asked of this.#egressTaken[lane]!.splice(0)) asked.resolve(0);
+      for (const asked of this.#slotsAsked[lane]!.splice(0)) asked.resolve({ small: 0, large: 0 });
       throw cause;
     } finally {
       clearTimeout(timer);

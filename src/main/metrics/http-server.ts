@@ -12,6 +12,7 @@ import { strerrorOf } from '../../sys/error.ts';
 import { type ListenAddress, listenAddressText } from '../cli/listen-address.ts';
 import { UsageError } from '../cli/values.ts';
 import { SocketFile } from '../host/socket-file.ts';
+import { within } from '../process/time-limit.ts';
 import { CONTENT_TYPES, exposition, negotiate } from './exposition.ts';
 import type { Family } from './families.ts';
 import { answerBytes, type HttpAnswer, type HttpRequest, parseHead, statusAnswer } from './http-request.ts';
@@ -175,7 +176,9 @@ export class MetricsServer {
   }
 
   #collect(): Promise<readonly Family[]> {
-    this.#families ??= this.#options.families().finally(() => {
+    const { answerMs } = this.#options.limits ?? TIME_LIMITS;
+    // Half of the time that the client has: it is to get status 500.
+    this.#families ??= within(this.#options.families(), answerMs / 2, 'no metrics').finally(() => {
       this.#families = undefined;
     });
     return this.#families;

@@ -103,6 +103,14 @@ describe('HTTP server of metrics', () => {
     expect(errors).toEqual(['broken']);
   });
 
+  it('values that do not come are status 500, and asked for again', async () => {
+    let asked = 0;
+    await serve(() => (asked++ === 0 ? new Promise(() => {}) : Promise.resolve([FAMILY])), LIMITS);
+    expect(status(await get('/metrics'))).toBe(500);
+    expect(errors).toEqual([`no metrics after ${LIMITS.answerMs / 2000} s`]);
+    expect(status(await get('/metrics'))).toBe(200);
+  });
+
   it('requests that come while values are collected share them', async () => {
     let asked = 0;
     let ready = (): void => {};
