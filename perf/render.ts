@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { compared, readResult } from './harness/comparing.ts';
 import { requirementList } from './harness/options.ts';
+import { printReport } from './harness/outputs.ts';
 import { comparison, newestReport } from './harness/report/comparison.ts';
 import { withGains } from './harness/report/gains.ts';
 import { CHECK_FAILED, checkFailures } from './harness/report/gate.ts';
@@ -99,10 +100,11 @@ try {
   else if (values.compare === true) {
     const now = readResult(newFile);
     const texts = compared(readResult(oldFile), oldFile, now, newFile);
-    console.log(texts.markdown);
+    if (!printReport(texts.markdown)) process.exitCode = 1;
     if (values.html !== undefined) writeFileSync(values.html, texts.html());
     if (values.json !== undefined) writeFileSync(values.json, texts.json());
-    if (check) process.exitCode = checkStatus(checkFailures(now, texts.comparison, requirements));
+    if (check)
+      process.exitCode = checkStatus(checkFailures(now, texts.comparison, requirements)) || process.exitCode;
   } else
     for (const file of positionals.length > 0 ? positionals : keptReports().map((name) => `${perf}${name}`)) {
       const result = readResult(file);

@@ -8,7 +8,7 @@ import { describeMachine } from './machine.ts';
 import { plan, planText } from './matrix.ts';
 import { type Log, measureAll, startGuest } from './measuring.ts';
 import { type Options, ownName, parseOptions, UsageError } from './options.ts';
-import { writeOutput } from './outputs.ts';
+import { printReport, writeOutput } from './outputs.ts';
 import { ageNote, makePeers, type Peer } from './peers.ts';
 import { stopAll } from './processes.ts';
 import { packageDirectory } from './programs.ts';
@@ -100,8 +100,7 @@ export async function inside(argv: readonly string[]): Promise<number> {
   const planned = plan(options, infos);
   if (options.scalingCores !== null) log.notes.push(SCALING_NOTE);
   if (options.showPlan) {
-    console.log(planText(planned));
-    return 0;
+    return printReport(planText(planned)) ? 0 : 1;
   }
   let soaked: Soak | null = null;
   try {
@@ -147,7 +146,7 @@ export async function inside(argv: readonly string[]): Promise<number> {
     seconds: Math.round((performance.now() - beganMs) / 1000),
     endedEarly,
   };
-  if (log.measurements.length > 0 || soaked !== null) console.log(markdown(result));
+  if ((log.measurements.length > 0 || soaked !== null) && !printReport(markdown(result))) status ||= 1;
   const texts = {
     '--json': () => `${JSON.stringify(result, null, 1)}\n`,
     '--html': () => html(result),
@@ -163,9 +162,9 @@ function judged(result: Result, options: Options): number {
   // A soak has its own verdict.
   if (result.soak !== null || result.measurements.length === 0) return 0;
   const beside = compare === null ? null : compared(readResult(compare.old), compare.old, result, 'this run');
-  if (beside !== null) console.log(`\n${beside.markdown}`);
-  if (!check) return 0;
+  const printed = beside === null || printReport(`\n${beside.markdown}`) ? 0 : 1;
+  if (!check) return printed;
   const failures = checkFailures(result, beside?.comparison ?? null, requirements);
   for (const failure of failures) say(`check: ${failure}`);
-  return failures.length > 0 ? CHECK_FAILED : 0;
+  return failures.length > 0 ? CHECK_FAILED : printed;
 }

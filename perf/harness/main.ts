@@ -16,6 +16,8 @@ import { say } from './progress.ts';
 
 const argv = process.argv.slice(2);
 const isInside = process.env[INSIDE] === '1';
+// A terminal that is gone must not end a run whose results are still to be written.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 try {
   process.exitCode = isInside ? await inside(argv) : await outside(programFile('main'), argv);
 } catch (error) {

@@ -3,7 +3,16 @@
  * directory is an error at once and not after the run. Each is written independently at the end; one that
  * cannot be written then goes to the directory for temporary files.
  */
-import { closeSync, constants, existsSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type Output, ownName, UsageError } from './options.ts';
@@ -60,6 +69,30 @@ export function removeEmpty(files: readonly string[]): void {
     } catch {
       // The file is gone already.
     }
+}
+
+const RETRY_MS = 20;
+
+/**
+ * Write a report to standard output. Nobody reading (any more) is no error: files are written as well.
+ * @returns whether all went well; if not, a message has named the reason
+ */
+export function printReport(text: string): boolean {
+  let rest: Uint8Array = Buffer.from(`${text}\n`);
+  while (rest.length > 0)
+    try {
+      rest = rest.subarray(writeSync(1, rest));
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? error.code : '';
+      if (code === 'EPIPE') return true;
+      if (code !== 'EAGAIN') {
+        say(`${ownName()}: standard output: ${reasonText(error)}`);
+        return false;
+      }
+      // A pipe that is full, and that somebody else has made non-blocking.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
+    }
+  return true;
 }
 
 /**

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { compared, readResult } from './comparing.ts';
 import { LIFELINE_FD } from './inside.ts';
 import { helpText, type Options, parseOptions, UsageError } from './options.ts';
-import { removeEmpty, tryOutputs, writeOutput } from './outputs.ts';
+import { printReport, removeEmpty, tryOutputs, writeOutput } from './outputs.ts';
 import { run } from './processes.ts';
 import { isBuilt } from './programs.ts';
 import { say } from './progress.ts';
@@ -28,8 +28,7 @@ function compareFiles({ compare, check, requirements, outputs }: Options, old: R
   const now = readResult(file);
   const { comparison, markdown, html, json } = compared(old, compare?.old ?? '', now, file);
   tryOutputs(outputs);
-  console.log(markdown);
-  let status = 0;
+  let status = printReport(markdown) ? 0 : 1;
   for (const output of outputs)
     if (!writeOutput(output, output.flag === '--html' ? html() : json())) status = 1;
   const failures = check ? checkFailures(now, comparison, requirements) : [];
@@ -40,8 +39,7 @@ function compareFiles({ compare, check, requirements, outputs }: Options, old: R
 export async function outside(main: string, argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv);
   if (options === null) {
-    console.log(helpText());
-    return 0;
+    return printReport(helpText()) ? 0 : 1;
   }
   if (options.compare !== null) {
     const old = readResult(options.compare.old);

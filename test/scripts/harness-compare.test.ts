@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -264,6 +264,17 @@ describeE2e('command lines', [], () => {
     const same = bench('--compare', old!, old!, '--check');
     expect({ status: same.status, stderr: same.stderr }).toEqual({ status: 0, stderr: '' });
     expect(same.stdout).toContain('Nothing, beyond the spread of the rounds.');
+    const full = openSync('/dev/full', 'w');
+    const unprinted = spawnSync(launcher, ['bench', '--compare', old!, old!, '--html', page!], {
+      encoding: 'utf8',
+      stdio: ['ignore', full, 'pipe'],
+    });
+    closeSync(full);
+    expect(unprinted).toMatchObject({
+      status: 1,
+      stderr: 'bucatini bench: standard output: no space is left on the device\n',
+    });
+    expect(readFileSync(page!, 'utf8')).toContain('<h1>old.json against old.json</h1>');
     const wrong = bench('--rounds', 'many');
     expect(wrong).toMatchObject({ status: 2, stdout: '' });
     expect(wrong.stderr).toMatch(/^bucatini bench: --rounds many[^\n]*\n$/);
