@@ -5,29 +5,37 @@ _bucatini() {
   # In bash "=" is a word of its own.
   if [ "$cur" = = ]; then cur=; elif [ "$prev" = = ]; then prev=${COMP_WORDS[COMP_CWORD - 2]}; fi
   if [ "$COMP_CWORD" = 1 ]; then
-    COMPREPLY=($(compgen -W 'run attach doctor selftest policy switch-over switch-back bug-report help version --help --version' -- "$cur"))
+    COMPREPLY=($(compgen -W 'run attach doctor selftest top flows ports stats policy metrics switch-over switch-back bench bug-report help version --help --version' -- "$cur"))
     return
   fi
   case ${COMP_WORDS[1]} in
     run)
       case $prev in
-        --address | --gateway | --interface-name | --mtu | --publish | -p | --allow | --deny | --rate | --loss | --pool-size)
+        --address | --gateway | --interface-name | --mtu | --publish | -p | --allow | --deny | --rate | --loss | --pool-size | --pcap-ring | --pcap-snaplen | --pcap-filter | --stats)
           return
           ;;
         --dns | --host-loopback)
           COMPREPLY=($(compgen -W 'none' -- "$cur"))
           return
           ;;
-        --api-socket | --policy | --pcap)
-          COMPREPLY=($(compgen -f -- "$cur"))
+        --api-socket)
+          COMPREPLY=($(compgen -f -- "$cur") $(compgen -W 'auto' -- "$cur"))
           return
           ;;
         --multicast)
           COMPREPLY=($(compgen -W 'all' -- "$cur"))
           return
           ;;
+        --nat64)
+          COMPREPLY=($(compgen -W 'auto off' -- "$cur"))
+          return
+          ;;
         --outbound-interface)
           COMPREPLY=($(compgen -W "$(cd /sys/class/net && echo *)" -- "$cur"))
+          return
+          ;;
+        --policy | --pcap | --stats-json | --metrics)
+          COMPREPLY=($(compgen -f -- "$cur"))
           return
           ;;
         --delay)
@@ -43,35 +51,52 @@ _bucatini() {
           [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace 2>/dev/null
           return
           ;;
+        --pcap-rotate)
+          COMPREPLY=($(compgen -W 'size=' -- "$cur"))
+          [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace 2>/dev/null
+          return
+          ;;
         --log-level)
           COMPREPLY=($(compgen -W 'error warning info debug' -- "$cur"))
           return
           ;;
+        --log-format)
+          COMPREPLY=($(compgen -W 'text logfmt json' -- "$cur"))
+          return
+          ;;
       esac
       case $cur in
-        -*) COMPREPLY=($(compgen -W '--address --gateway --dns --interface-name --mtu --ipv4-only --ipv6-only --no-configure --publish --api-socket --splice --host-loopback --multicast --outbound-interface --allow --deny --policy --rate --delay --loss --impair --threads --pool-size --pcap --stats --log-level --help --version' -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W '--address --gateway --dns --interface-name --mtu --ipv4-only --ipv6-only --no-configure --publish --api-socket --splice --host-loopback --multicast --nat64 --outbound-interface --allow --deny --policy --rate --delay --loss --impair --threads --pool-size --pcap --pcap-rotate --pcap-ring --pcap-snaplen --pcap-filter --stats --stats-json --metrics --log-level --log-format --help --version' -- "$cur")) ;;
         *) COMPREPLY=($(compgen -c -- "$cur") $(compgen -f -- "$cur")) ;;
       esac
       ;;
     attach)
       case $prev in
-        --address | --gateway | --interface-name | --mtu | --publish | -p | --allow | --deny | --rate | --loss | --pool-size)
+        --address | --gateway | --interface-name | --mtu | --publish | -p | --allow | --deny | --rate | --loss | --pool-size | --pcap-ring | --pcap-snaplen | --pcap-filter | --stats)
           return
           ;;
         --dns | --host-loopback)
           COMPREPLY=($(compgen -W 'none' -- "$cur"))
           return
           ;;
-        --api-socket | --policy | --pcap)
-          COMPREPLY=($(compgen -f -- "$cur"))
+        --api-socket)
+          COMPREPLY=($(compgen -f -- "$cur") $(compgen -W 'auto' -- "$cur"))
           return
           ;;
         --multicast)
           COMPREPLY=($(compgen -W 'all' -- "$cur"))
           return
           ;;
+        --nat64)
+          COMPREPLY=($(compgen -W 'auto off' -- "$cur"))
+          return
+          ;;
         --outbound-interface)
           COMPREPLY=($(compgen -W "$(cd /sys/class/net && echo *)" -- "$cur"))
+          return
+          ;;
+        --policy | --pcap | --stats-json | --metrics)
+          COMPREPLY=($(compgen -f -- "$cur"))
           return
           ;;
         --delay)
@@ -87,19 +112,33 @@ _bucatini() {
           [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace 2>/dev/null
           return
           ;;
+        --pcap-rotate)
+          COMPREPLY=($(compgen -W 'size=' -- "$cur"))
+          [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace 2>/dev/null
+          return
+          ;;
         --log-level)
           COMPREPLY=($(compgen -W 'error warning info debug' -- "$cur"))
           return
           ;;
+        --log-format)
+          COMPREPLY=($(compgen -W 'text logfmt json' -- "$cur"))
+          return
+          ;;
       esac
       case $cur in
-        -*) COMPREPLY=($(compgen -W '--address --gateway --dns --interface-name --mtu --ipv4-only --ipv6-only --no-configure --publish --api-socket --splice --host-loopback --multicast --outbound-interface --allow --deny --policy --rate --delay --loss --impair --threads --pool-size --pcap --stats --log-level --help --version' -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W '--address --gateway --dns --interface-name --mtu --ipv4-only --ipv6-only --no-configure --publish --api-socket --splice --host-loopback --multicast --nat64 --outbound-interface --allow --deny --policy --rate --delay --loss --impair --threads --pool-size --pcap --pcap-rotate --pcap-ring --pcap-snaplen --pcap-filter --stats --stats-json --metrics --log-level --log-format --help --version' -- "$cur")) ;;
         *) COMPREPLY=($(compgen -f -- "$cur")) ;;
       esac
       ;;
     doctor)
+      case $prev in
+        --container)
+          return
+          ;;
+      esac
       case $cur in
-        -*) COMPREPLY=($(compgen -W '--help --version' -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W '--container --help --version' -- "$cur")) ;;
       esac
       ;;
     selftest)
@@ -107,19 +146,79 @@ _bucatini() {
         -*) COMPREPLY=($(compgen -W '--help --version' -- "$cur")) ;;
       esac
       ;;
-    policy)
+    top)
       case $prev in
-        --protocol)
-          COMPREPLY=($(compgen -W 'tcp udp icmp dns' -- "$cur"))
-          return
-          ;;
-        --name)
+        --interval | --sort | --filter)
           return
           ;;
       esac
       case $cur in
-        -*) COMPREPLY=($(compgen -W '--protocol --name --help --version' -- "$cur")) ;;
-        *) COMPREPLY=($(compgen -W 'test' -- "$cur") $(compgen -f -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W '--json --once --interval --sort --filter --help --version' -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+      esac
+      ;;
+    flows)
+      case $prev in
+        --watch | --sort | --filter)
+          return
+          ;;
+      esac
+      case $cur in
+        -*) COMPREPLY=($(compgen -W '--json --watch --sort --filter --help --version' -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+      esac
+      ;;
+    ports)
+      case $prev in
+        --watch)
+          return
+          ;;
+      esac
+      case $cur in
+        -*) COMPREPLY=($(compgen -W '--json --watch --help --version' -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+      esac
+      ;;
+    stats)
+      case $prev in
+        --watch)
+          return
+          ;;
+      esac
+      case $cur in
+        -*) COMPREPLY=($(compgen -W '--json --watch --help --version' -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+      esac
+      ;;
+    policy)
+      case $prev in
+        --nat64)
+          COMPREPLY=($(compgen -W 'auto off' -- "$cur"))
+          return
+          ;;
+        --protocol)
+          COMPREPLY=($(compgen -W 'tcp udp icmp dns' -- "$cur"))
+          return
+          ;;
+        --name | --watch)
+          return
+          ;;
+      esac
+      case $cur in
+        -*) COMPREPLY=($(compgen -W '--nat64 --protocol --name --json --watch --help --version' -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+      esac
+      ;;
+    metrics)
+      case $prev in
+        --listen)
+          COMPREPLY=($(compgen -f -- "$cur"))
+          return
+          ;;
+      esac
+      case $cur in
+        -*) COMPREPLY=($(compgen -W '--all --listen --help --version' -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -f -- "$cur")) ;;
       esac
       ;;
     switch-over)
@@ -132,13 +231,27 @@ _bucatini() {
         -*) COMPREPLY=($(compgen -W '--help --version' -- "$cur")) ;;
       esac
       ;;
+    bench)
+      case $prev in
+        --only | --soak | --compare | --require | --peers | --mtu | --rounds | --seconds | --wan | --tcp-wmem | --idle)
+          return
+          ;;
+        --json | --html | --csv)
+          COMPREPLY=($(compgen -f -- "$cur"))
+          return
+          ;;
+      esac
+      case $cur in
+        -*) COMPREPLY=($(compgen -W '--quick --full --only --scaling --plan --soak --compare --check --require --peers --mtu --rounds --seconds --wan --tcp-wmem --idle --json --html --csv --help --version' -- "$cur")) ;;
+      esac
+      ;;
     bug-report)
       case $cur in
         -*) COMPREPLY=($(compgen -W '--help --version' -- "$cur")) ;;
         *) COMPREPLY=($(compgen -f -- "$cur")) ;;
       esac
       ;;
-    help) COMPREPLY=($(compgen -W 'run attach doctor selftest policy switch-over switch-back bug-report' -- "$cur")) ;;
+    help) COMPREPLY=($(compgen -W 'run attach doctor selftest top flows ports stats policy metrics switch-over switch-back bench bug-report' -- "$cur")) ;;
   esac
 }
 complete -o filenames -F _bucatini bucatini

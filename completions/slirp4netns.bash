@@ -8,12 +8,24 @@ _slirp4netns() {
     --exit-fd | -e | --ready-fd | -r | --mtu | -m | --allow | --deny | --rate | --loss | --cidr | --macaddress)
       return
       ;;
-    --api-socket | -a | --policy | --userns-path)
+    --api-socket | -a)
+      COMPREPLY=($(compgen -f -- "$cur") $(compgen -W 'auto' -- "$cur"))
+      return
+      ;;
+    --log-format)
+      COMPREPLY=($(compgen -W 'text logfmt json' -- "$cur"))
+      return
+      ;;
+    --metrics | --policy | --userns-path)
       COMPREPLY=($(compgen -f -- "$cur"))
       return
       ;;
     --multicast)
       COMPREPLY=($(compgen -W 'all' -- "$cur"))
+      return
+      ;;
+    --nat64)
+      COMPREPLY=($(compgen -W 'auto off' -- "$cur"))
       return
       ;;
     --delay)
@@ -38,7 +50,7 @@ _slirp4netns() {
       ;;
   esac
   case $cur in
-    -*) COMPREPLY=($(compgen -W '--configure --exit-fd --ready-fd --mtu --enable-ipv6 --api-socket --log-format --metrics --multicast --allow --deny --policy --rate --delay --loss --impair --cidr --disable-host-loopback --netns-type --userns-path --enable-sandbox --enable-seccomp --outbound-addr --outbound-addr6 --disable-dns --macaddress --target-type --help --version' -- "$cur")) ;;
+    -*) COMPREPLY=($(compgen -W '--configure --exit-fd --ready-fd --mtu --enable-ipv6 --api-socket --log-format --metrics --multicast --nat64 --allow --deny --policy --rate --delay --loss --impair --cidr --disable-host-loopback --netns-type --userns-path --enable-sandbox --enable-seccomp --outbound-addr --outbound-addr6 --disable-dns --macaddress --target-type --help --version' -- "$cur")) ;;
     *) COMPREPLY=($(compgen -f -- "$cur")) ;;
   esac
 }

@@ -129,7 +129,15 @@ export interface OptionSpec {
   readonly value?: string;
   /** The value may be left out; it is written behind "=" only. `set` then gets an empty text. */
   readonly optional?: true;
-  readonly group: 'Addresses' | 'Connections' | 'Line' | 'Engine' | 'Diagnosis' | 'Output' | 'Measurement' | 'General';
+  readonly group:
+    | 'Addresses'
+    | 'Connections'
+    | 'Line'
+    | 'Engine'
+    | 'Diagnosis'
+    | 'Output'
+    | 'Measurement'
+    | 'General';
   readonly help: string;
   /** The default in words, for help. */
   readonly default?: string;
