@@ -104,7 +104,9 @@ make_modules() {
   echo "scripts/arm64.sh: making $modules" >&2
   rm -rf "$modules"
   mkdir -p "$modules"
+  mkdir -p "$modules/packaging/bun"
   cp "$root/package.json" "$root/package-lock.json" "$modules"
+  cp "$root/packaging/bun/package.json" "$modules/packaging/bun"
   (cd "$modules" && npm ci --cpu=arm64 --os=linux --libc=glibc --ignore-scripts --no-audit --no-fund >npm.log 2>&1) || {
     tail -n 20 "$modules/npm.log" >&2
     fail 'npm ci could not fetch the arm64 packages'

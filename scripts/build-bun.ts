@@ -25,7 +25,7 @@ export function buildBun(root: string, out: string, entries: readonly BundleEntr
   const bun = bunExecutable(root);
   const why =
     bun === undefined
-      ? 'no Bun package for this machine is installed (optional dependency @oven/bun-linux-*)'
+      ? 'no Bun package for this machine is installed (@oven/bun-linux-*, by packaging/bun/package.json)'
       : cannotRun(bun);
   if (bun === undefined || why !== undefined) writeFileSync(`${out}/why.txt`, `${why}\n`);
   else compile(bun, root, out, entries);

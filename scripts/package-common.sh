@@ -16,7 +16,7 @@ fail() {
 
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 version=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' "$root/package.json")
-bun_version=$(sed -n 's/^ *"@oven\/bun-linux-x64": "\(.*\)",*$/\1/p' "$root/package.json")
+bun_version=$(sed -n 's/^ *"@oven\/bun-linux-x64": "\(.*\)",*$/\1/p' "$root/packaging/bun/package.json")
 if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
   SOURCE_DATE_EPOCH=$(git -C "$root" log -1 --format=%ct 2>/dev/null) || SOURCE_DATE_EPOCH=$(stat -c %Y "$root/package.json")
 fi
