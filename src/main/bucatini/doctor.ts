@@ -143,7 +143,7 @@ const USERNS_SWITCHES = [
   [
     'kernel/apparmor_restrict_unprivileged_userns',
     '1',
-    'sysctl -w kernel.apparmor_restrict_unprivileged_userns=0',
+    'install the profile in docs/install.md, for bucatini alone, or for all programs: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0',
   ],
 ] as const;
 
