@@ -1,6 +1,6 @@
 // bundle: rare
 /** Which runtime this process runs on, and why: for doctor and bug-report. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { packageRoot, runtimeText } from '#runtime/program';
 import { launcherVariable } from '../process/launcher-env.ts';
 
@@ -19,6 +19,7 @@ function whyNotBun(): string {
   try {
     return readFileSync(new URL('dist/bun/why.txt', packageRoot), 'utf8').trim();
   } catch {
+    if (!existsSync(new URL('scripts/build-bun.ts', packageRoot))) return 'the npm package has no Bun';
     return 'dist/bun/bucatini is missing or not executable; npm run build makes it';
   }
 }
