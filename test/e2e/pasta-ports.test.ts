@@ -12,6 +12,7 @@ import { eventually, type Finished, killTree, type Started } from '../support/pr
 import { describeE2e, requireTool } from '../support/require.ts';
 
 const PASTA = `${repoRoot}/bin/pasta`;
+const PESTO = `${repoRoot}/bin/pesto`;
 /** Two scans, with a margin. */
 const SCAN_MS = 4000;
 
@@ -229,6 +230,24 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
       expect(await ask(nonsense)).toContain(rule(8041));
       expect(await crowd(8041)).toBe(2);
     }
+    await ns.end();
+  });
+
+  it('pesto: adds a port; a port that is taken is reported, and all rules stay as they were', async () => {
+    const path = `${bed.ramDir}/control-pesto`;
+    const ns = await serve('-t', '8070:9070', '-u', 'none', '-T', 'none', '-U', 'none', '-c', path);
+    await ns.start(supportProgram('clients/tcp-echo.ts', 9070));
+    await listening(bed.start('host', supportProgram('clients/tcp-echo.ts', 8071)));
+    const pesto = (...options: string[]) => bed.run('host', [PESTO, ...options, path]);
+    expect(await pesto('-A', '-t', '8072:9070')).toMatchObject({ status: 0, stdout: '', stderr: '' });
+    expect(JSON.parse(await succeedIn(bed, 'host', echoed('127.0.0.1', 8072)))).toMatchObject(OK);
+    expect(await pesto('-t', '8071,8073')).toMatchObject({
+      status: 1,
+      stderr: 'Listen failed for HOST TCP port */8071: Address already in use\n',
+    });
+    expect(JSON.parse(await succeedIn(bed, 'host', echoed('127.0.0.1', 8070)))).toMatchObject(OK);
+    const shown = await pesto();
+    expect([...shown.stdout.matchAll(/TCP \[\*\]:(\d+)/g)].map(([, port]) => port)).toEqual(['8070', '8072']);
     await ns.end();
   });
 

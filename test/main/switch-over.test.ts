@@ -175,10 +175,11 @@ describe('switch-over', () => {
   it('the installation has moved: the link is updated, created directories are remembered', () => {
     switchOver(options);
     mkdirSync(join(dir, 'other'));
-    for (const name of ['bucatini', 'pasta', 'slirp4netns']) writeFileSync(join(dir, 'other', name), '');
+    for (const name of ['bucatini', 'pasta', 'slirp4netns', 'pesto'])
+      writeFileSync(join(dir, 'other', name), '');
     switchOver({ ...options, binDir: join(dir, 'other') });
     expect(readlinkSync(home(...LINK))).toBe(join(dir, 'other', 'pasta'));
-    expect(readdirSync(home(...LINK.slice(0, -1)))).toEqual(['pasta', 'slirp4netns']);
+    expect(readdirSync(home(...LINK.slice(0, -1)))).toEqual(['pasta', 'pesto', 'slirp4netns']);
     switchBack(options);
     expect(everything()).toEqual([]);
   });

@@ -68,7 +68,7 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     operands: '',
     summary: "Make this user's Podman and Buildah use bucatini's pasta and slirp4netns.",
     about:
-      "Links bucatini's pasta and slirp4netns into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
+      "Links bucatini's pasta, slirp4netns and pesto into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
   },
   'switch-back': {
     operands: '',

@@ -3,7 +3,7 @@
  * `bucatini switch-over` makes one user's Podman and Buildah use our pasta and slirp4netns instead of the
  * installed ones; `switch-back` undoes this.
  *
- *   XDG_DATA_HOME/bucatini/helpers/       links pasta and slirp4netns to bin/pasta and bin/slirp4netns
+ *   XDG_DATA_HOME/bucatini/helpers/       links pasta, slirp4netns and pesto to those in bin/
  *   XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf
  *                                         [engine] helper_binaries_dir = [that directory, those before...]
  *
@@ -36,8 +36,8 @@ import {
 import { basename, dirname } from 'node:path';
 import { UsageError } from '../cli/values.ts';
 
-/** Names of the front ends that Podman, Buildah and similar programs start. */
-const HELPER_NAMES = ['pasta', 'slirp4netns'] as const;
+/** Names of the programs that Podman, Buildah and similar programs start. */
+const HELPER_NAMES = ['pasta', 'slirp4netns', 'pesto'] as const;
 const DROP_IN = '50-bucatini.conf';
 const SIGNED =
   /^# Written by bucatini switch-over \(sha256 ([0-9a-f]{64})\); bucatini switch-back takes it away\.\n/;
