@@ -8,7 +8,7 @@ cd "$root" || exit 1
 status=0
 sh scripts/node.sh node_modules/@biomejs/biome/bin/biome check . || status=1
 if command -v shellcheck >/dev/null 2>&1; then
-  shellcheck .ci/run bin/bucatini bin/pasta bin/slirp4netns bin/pesto bin/launch.sh scripts/*.sh test/*/*.sh || status=1
+  shellcheck .ci/run bin/bucatini bin/pasta bin/slirp4netns bin/pesto bin/launch.sh scripts/*.sh packaging/debian/postinst packaging/debian/prerm test/*/*.sh || status=1
 else
   echo "lint: shellcheck is missing, so no shell script was checked; scripts/setup.sh test installs or names it" >&2
   [ "${CI:-}" != true ] || status=1

@@ -117,6 +117,13 @@ describeNeeding(
   },
 );
 
+it('docs/install.md has the AppArmor profile of the package', () => {
+  const profile = readFileSync(`${repoRoot}/packaging/apparmor/bucatini`, 'utf8');
+  const page = readFileSync(`${repoRoot}/docs/install.md`, 'utf8');
+  const lines = profile.split('\n').filter((line) => line !== '' && !/^#|local/.test(line));
+  expect(page).toContain(`${lines.join('\n')}\n`);
+});
+
 it('npm package: public, and its dependencies are those of Node', () => {
   const made = JSON.parse(readFileSync(`${repoRoot}/package.json`, 'utf8'));
   expect(made).not.toHaveProperty('private');

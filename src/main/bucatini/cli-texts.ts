@@ -126,7 +126,7 @@ export function cliMarkdown(): string {
     '',
     '<!-- Made from src/main/bucatini/options.ts by scripts/cli-docs.ts; change the table there and run it again. -->',
     '',
-    'Options come before the operands and end at the first word that is not an option, or at `--`. A value follows its option after a space (`--mtu 1500`, `-p 8080:80`), after `=` (`--mtu=1500`) or directly after a short name (`-p8080:80`). An error is one line on standard error, with status 1.',
+    "Options come before the operands and end at the first word that is not an option, or at `--`. A value follows its option after a space (`--mtu 1500`, `-p 8080:80`), after `=` (`--mtu=1500`) or directly after a short name (`-p8080:80`). An error is one line on standard error, with status 1. `bucatini help COMMAND` and `bucatini COMMAND --help` print this page's part in the terminal, `man bucatini` the whole; `bucatini version` prints the version.",
   ];
   for (const command of COMMANDS) {
     out.push(
