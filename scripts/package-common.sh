@@ -114,3 +114,14 @@ make_directory() {
   trap 'exit 130' INT
   trap 'exit 143' TERM
 }
+
+# deliver FILE: move a file from $work to $out, whole or not at all, and print its name.
+deliver() {
+  new=$out/.${1##*/}.new
+  mv "$1" "$new" || {
+    rm -f "$new"
+    exit 1
+  }
+  mv "$new" "$out/${1##*/}"
+  echo "$out/${1##*/}"
+}

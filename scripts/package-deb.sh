@@ -33,5 +33,4 @@ case $compression in
   zstd) set -- -Zzstd -z3 ;;
 esac
 dpkg-deb --root-owner-group "$@" --build "$tree" "$work/$file" >/dev/null
-mv "$work/$file" "$out/$file"
-echo "$out/$file"
+deliver "$work/$file"

@@ -24,7 +24,4 @@ esac
 rpmbuild -bb --quiet --define "_topdir $work/rpm" --define "bucatini_tree $tree" --define "bucatini_version $version" \
   --define "_binary_payload $payload" --define "_rpmdir $work/made" --define "_build_id_links none" \
   "$root/packaging/rpm/bucatini.spec" >&2
-for made in "$work"/made/*/*.rpm; do
-  mv "$made" "$out/"
-  echo "$out/${made##*/}"
-done
+for made in "$work"/made/*/*.rpm; do deliver "$made"; done

@@ -36,5 +36,4 @@ esac
 file=$folder.tar.$suffix
 tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf "$work/tar" "$folder"
 "$@" <"$work/tar" >"$work/$file"
-mv "$work/$file" "$out/$file"
-echo "$out/$file"
+deliver "$work/$file"
