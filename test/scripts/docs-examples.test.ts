@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { parseOptions } from '../../perf/harness/options.ts';
 import { COMMAND_NAMES } from '../../src/main/bucatini/commands.ts';
 import { parseArguments } from '../../src/main/bucatini/options.ts';
 import { parsePasta } from '../../src/main/pasta/parse.ts';
@@ -44,8 +45,8 @@ function ourCommands(line: string): string[][] {
   const name = PROGRAM.exec(words[at] ?? '')?.[1];
   if (name === undefined) return [];
   const args = words.slice(at + 1);
-  // "bucatini (host netns, …)" in a drawing, "pasta ... COMMAND" in a synopsis
-  if (args.length > 0 && /^\(|^\.\.\.$|^…$|\[/.test(args[0]!)) return [];
+  // "bucatini (host netns, …)" in a drawing, "pasta ... COMMAND" in a synopsis, "bucatini run, process 4711" in an output
+  if (args.length > 0 && /^\(|^\.\.\.$|^…$|\[|,$/.test(args[0]!)) return [];
   return [[name, ...args]];
 }
 
@@ -54,16 +55,24 @@ function accept([program, ...args]: readonly string[]): void {
     const parsed = parsePasta(args, { SHELL: '/bin/sh' });
     if (parsed.kind === 'usage') throw new Error(JSON.stringify(parsed));
   } else if (program === 'slirp4netns') {
-    const parsed = parseSlirp(args, 'slirp4netns', {
-      exists: () => true,
-      interfaceAddress: () => '192.0.2.2',
-    });
+    const parsed = parseSlirp(
+      args.map((word) => (word === 'PID' ? '4711' : word)),
+      'slirp4netns',
+      {
+        exists: () => true,
+        interfaceAddress: () => '192.0.2.2',
+      },
+    );
     if (parsed.kind === 'wrong') throw new Error(JSON.stringify(parsed));
   } else {
     const command = COMMAND_NAMES.find((name) => name === args[0]);
     if (command === undefined) {
       if (/^(?:--help|--version|help|version)$/.test(args[0] ?? '')) return;
       throw new Error(`${args[0]}: no such command`);
+    }
+    if (command === 'bench') {
+      parseOptions(args.slice(1), 2);
+      return;
     }
     const behind = command === 'policy' && args[1] === 'test' ? 2 : 1;
     try {
