@@ -206,6 +206,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
         shaping: settings.shaping,
       },
       { onError: (error) => this.log('warning', error.message) },
+      this.log,
     );
   }
 

@@ -258,6 +258,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         ...{ program: 'bucatini pasta', version, egress: this.#egress, shaping: conf.shaping },
       },
       { onError: (error) => this.log('warning', error.message) },
+      this.log,
     );
   }
 

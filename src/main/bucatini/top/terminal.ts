@@ -5,7 +5,8 @@
  * and 1049).
  *
  *   end                             given back by
- *   q, an exception, process.exit   the handler of 'exit'
+ *   q, an exception                 close()
+ *   process.exit                    the handler of 'exit'
  *   SIGINT, SIGTERM, SIGHUP ...     handlers that end the process with 128 + N
  *   ^Z, SIGTSTP                     before the process stops itself; SIGCONT takes the terminal again
  *   output that fails (EPIPE)       'exit': nothing is left to write to
@@ -61,7 +62,7 @@ export class Screen {
 
   /** Take the terminal, and listen to keys and signals. */
   open(): void {
-    process.on('exit', () => this.#release());
+    process.on('exit', () => this.close());
     for (const name of ENDING_SIGNALS) process.on(name, () => process.exit(128 + os.signals[name]));
     process.on('SIGTSTP', () => this.suspend());
     process.on('SIGCONT', () => this.#take());
@@ -81,7 +82,7 @@ export class Screen {
 
   /** Stop this process as ^Z does for others. */
   suspend(): void {
-    this.#release();
+    this.close();
     process.kill(process.pid, 'SIGSTOP');
   }
 
@@ -119,7 +120,8 @@ export class Screen {
     this.#events.onRedraw();
   }
 
-  #release(): void {
+  /** Give the terminal back. */
+  close(): void {
     if (!this.#taken) return;
     this.#taken = false;
     this.#raw(false);
