@@ -1,8 +1,8 @@
 // bundle: rare
 /**
- * The terminal of `bucatini top`: another screen buffer, raw input, and both given back however the program ends
- * or stops. Only ANSI sequences that every terminal of the last decades has (ECMA-48, and DEC private modes 25
- * and 1049).
+ * The terminal of `bucatini top`: another screen buffer, raw input, and both given back however the program
+ * ends or stops. Only ANSI sequences that every terminal of the last decades has (ECMA-48, and DEC private
+ * modes 25 and 1049).
  *
  *   end                             given back by
  *   q, an exception                 close()
@@ -111,7 +111,8 @@ export class Screen {
   }
 
   #take(): void {
-    // A shell may have changed the mode while we were stopped: libuv sets it only if it believes it is another.
+    // A shell may have changed the mode while we were stopped: libuv sets it only if it believes it is
+    // another.
     this.#raw(false);
     this.#raw(true);
     this.#taken = true;

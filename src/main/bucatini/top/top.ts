@@ -1,8 +1,8 @@
 // bundle: rare
 /**
  * `bucatini top`: measures the instances again and again (sample.ts), and shows them on a terminal (screen.ts,
- * terminal.ts), or as text or JSON where there is none or the options say so. Why it has a renderer of its own:
- * docs/decisions/131-top-without-a-library.md.
+ * terminal.ts), or as text or JSON where there is none or the options say so. Why it has a renderer of its
+ * own: docs/decisions/131-top-without-a-library.md.
  */
 import { print } from '../../process/output.ts';
 import type { Settings } from '../options.ts';
