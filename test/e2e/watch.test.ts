@@ -133,6 +133,23 @@ describeNeeding(
       expect(one.threads.map(({ name }: { name: string }) => name)).toContain('packet thread 0');
     });
 
+    it('docs/watch.md: each example of these commands works', async () => {
+      const page = readFileSync(`${repoRoot}/docs/watch.md`, 'utf8');
+      const examples = [
+        ...page.matchAll(/^ {4}(bucatini (?:top|flows|ports|stats|policy)\b.*?)(?: +#.*)?$/gm),
+      ];
+      expect(examples.length).toBeGreaterThan(8);
+      const ends = examples.map(async ([, example]) => {
+        const line = example!.replaceAll('4711', pid).replace('bucatini', '"$BUCATINI"');
+        // Some go on until a signal ends them.
+        const script = /--watch|top(?! --once)/.test(line) ? `timeout 1 sh -c '${line}'` : line;
+        const more = { ...env(), BUCATINI: bin('bucatini'), TERM: 'dumb' };
+        return [example, (await runToEnd(['bash', '-c', script], { env: more })).status] as const;
+      });
+      const statuses = await Promise.all(ends);
+      expect(statuses.filter(([, status]) => status !== 0 && status !== 124)).toEqual([]);
+    });
+
     it('top on a terminal: shows the flow, sorts, filters, pauses, resizes, stops, and gives the terminal back', async () => {
       const tmuxSocket = `${directory}/tmux`;
       const tmux = (...args: string[]): string =>
@@ -182,7 +199,7 @@ describeNeeding(
         keys(`stty -g >${directory}/stopped; fg`, 'Enter');
         await shows('the screen again', (now) => /^bucatini top/.test(now[0]!) && /^q quit/.test(now[23]!));
         keys('q');
-        await shows('the shell again', (now) => now.some((line) => /fg$/.test(line)));
+        await shows('the prompt again', (now) => now.findLast((line) => line !== '') === '$');
         keys(`echo status $?; stty -g >${directory}/after`, 'Enter');
         await shows('status 0', (now) => now.includes('status 0'));
         const stty = (name: string): string => readFileSync(`${directory}/${name}`, 'utf8');

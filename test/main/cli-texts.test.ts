@@ -27,7 +27,7 @@ describe('texts from the option table', () => {
     for (const { name } of COMMANDS) {
       const text = helpText(name);
       for (const option of OPTIONS)
-        expect(new RegExp(`^  (-\\w, )?--${option.name}(?![\\w-])`, 'm').test(text)).toBe(
+        expect(new RegExp(`^ +(-., )?--${option.name}(?![\\w-])`, 'm').test(text)).toBe(
           option.commands.includes(name),
         );
       for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(100);

@@ -296,6 +296,20 @@ describe('datagram sockets', () => {
     expect(s.recvmsg(fd, at(256), k.MSG_ERRQUEUE)).toBe(-k.Errno.EAGAIN);
   });
 
+  it('TCP_INFO: round-trip time, retransmissions, congestion window; nothing of a socket that is not connected', () => {
+    const [client] = tcpPair();
+    const rows = new Float64Array(4).fill(-1);
+    expect(s.tcpInfo(client, rows, 1)).toBe(true);
+    expect(rows[0]).toBe(-1);
+    expect(rows[1]).toBeGreaterThan(0);
+    expect(rows[1]).toBeLessThan(1e6);
+    expect(rows[2]).toBe(0);
+    expect(rows[3]).toBeGreaterThanOrEqual(1);
+    const [listener] = bound(k.SOCK_STREAM);
+    expect(s.tcpInfo(listener, rows, 1)).toBe(false);
+    expect(s.tcpInfo(bound(k.SOCK_DGRAM)[0], rows, 1)).toBe(false);
+  });
+
   it('a dual-stack socket: accepts v4-mapped addresses', () => {
     const [receiver, port] = bound(k.SOCK_DGRAM);
     const sender = kept(s.socket(k.AF_INET6, k.SOCK_DGRAM, 0));

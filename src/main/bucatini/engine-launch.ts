@@ -223,6 +223,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
         ...(this.netns.mainInside && { namespace: ownNamespace() }),
       },
       { onError: (error) => this.log('warning', error.message) },
+      this.log,
     );
   }
 

@@ -120,11 +120,11 @@ export function countersText(
   return tableText([['counter', 'value', ...columns.map((column) => column.thread)], ...rows], 'lr');
 }
 
-const PERCENTILES = [50, 90, 99, 99.9] as const;
+const PERCENTILES = [50, 90, 95, 99, 99.9] as const;
 
 /** The distributions as a table, one row for each: unit, count, percentiles and maximum. */
 export function histogramsText(histograms: readonly EngineHistogram[]): string {
-  const head = ['measured', 'unit', 'count', ...PERCENTILES.map((p) => `p${p}`), 'max'];
+  const head = ['measured', 'unit', 'count', 'min', 'mean', ...PERCENTILES.map((p) => `p${p}`), 'max'];
   return tableText([head, ...histograms.map(distribution)], 'llr');
 }
 
@@ -141,5 +141,7 @@ function distribution(h: EngineHistogram): string[] {
   // the maximum. So limit each percentile to the maximum.
   const max = hdr.maxValue;
   const values = [...PERCENTILES.map((p) => Math.min(hdr.getValueAtPercentile(p), max)), max];
-  return [h.name, h.unit, String(hdr.totalCount), ...values.map(String)];
+  const min = h.buckets[0]?.[0] ?? 0;
+  const mean = Math.min(Math.round(hdr.mean), max);
+  return [h.name, h.unit, String(hdr.totalCount), String(min), String(mean), ...values.map(String)];
 }

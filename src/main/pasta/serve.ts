@@ -277,6 +277,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         namespace: ownNamespace(),
       },
       { onError: (error) => this.log('warning', error.message) },
+      this.log,
     );
   }
 

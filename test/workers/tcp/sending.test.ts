@@ -2,6 +2,7 @@
 /** Bytes to the guest: its window, loss, timers. RFC 9293 section 3.8, RFC 5681, RFC 6298, RFC 2018. */
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../../src/ring/counters.ts';
+import { FLOW_FIELDS, FlowField } from '../../../src/workers/flow/flow-report.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
 import { script } from '../../support/netsim/test-script.ts';
@@ -20,6 +21,13 @@ const ranges = (t: Script, segments: Segment[]): [number, number][] =>
     const from = (s.seq - t.ourIss) | 0;
     return [from, from + s.payload.length];
   });
+
+/** What list_flows has of the first connection. */
+function report(t: Script): { readonly rttMs: number; readonly retransmits: number } {
+  const rows = new Float64Array(FLOW_FIELDS);
+  t.engine.tcp.describe(0, rows, 0);
+  return { rttMs: rows[FlowField.guestRttMs]!, retransmits: rows[FlowField.guestRetransmits]! };
+}
 
 describe('TCP sending', () => {
   it('ESTABLISHED: bytes of the host: sent; consumed from the host socket only when acknowledged', () => {
@@ -355,6 +363,9 @@ describe('TCP sending', () => {
     t.send('ACK', 1, 601);
     expect(t.out(500)).toEqual([]);
     expect(t.engine.counters[Counter.tcpRetransmits]).toBe(0);
+    expect(report(t).retransmits).toBe(0);
+    expect(report(t).rttMs).toBeGreaterThan(0);
+    expect(report(t).rttMs).toBeLessThan(10);
     endAndCheck(t);
   });
 
@@ -363,7 +374,9 @@ describe('TCP sending', () => {
     t.socket.peerWrite(10_000);
     t.out(0.2);
     t.send('ACK', 1, 2921);
+    expect(report(t)).toMatchObject({ retransmits: 0 });
     expect(ranges(t, t.segments(60))).toEqual([[2921, 10_001]]);
+    expect(report(t)).toMatchObject({ retransmits: 1 });
     t.send('ACK', 1, 10_001);
     t.out();
     endAndCheck(t);
