@@ -1,7 +1,6 @@
 // bundle: rare
 /**
- * Where `--api-socket auto` puts API sockets, and where other programs of the same user find them: the first
- * of
+ * Where `--api-socket auto` puts API sockets, and where other programs of the same user find them. The first of
  *
  *   $XDG_RUNTIME_DIR/bucatini    if XDG_RUNTIME_DIR is a directory of this user
  *   /run/user/UID/bucatini       if that directory belongs to this user
