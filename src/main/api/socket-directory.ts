@@ -1,14 +1,14 @@
 // bundle: rare
 /**
- * Where `--api-socket auto` puts API sockets, and where other programs of the same user find them: the first of
+ * Where `--api-socket auto` puts API sockets, and where other programs of the same user find them. The first of
  *
  *   $XDG_RUNTIME_DIR/bucatini    if XDG_RUNTIME_DIR is a directory of this user
  *   /run/user/UID/bucatini       if that directory belongs to this user
  *   /tmp/bucatini-UID            mode 0700, refused if another user made it
  *
  * Other programs look in the first one if XDG_RUNTIME_DIR names a directory of this user, else in all others.
- * In it a socket is called PROGRAM-PID.sock. A directory is "of this user" by its owner, not by its name: inside
- * a user namespace our user id is often 0, and the owner of a file is then shown as 0 as well.
+ * In it a socket is called PROGRAM-PID.sock. A directory is "of this user" by its owner, not by its name:
+ * inside a user namespace our user id is often 0, and the owner of a file is then shown as 0 as well.
  */
 import { lstatSync, mkdirSync, readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs';
 import { createConnection } from 'node:net';
