@@ -762,6 +762,7 @@ describe('rendering', () => {
     expect(ageNote('pasta', 'pasta 0.0~git20230309.7c7625d-1', now)).toContain(
       'pasta is of 2023-03, 3 years old',
     );
+    expect(ageNote('pasta', 'pasta 0.1.0 (bucatini)', now)).toContain('not the original');
     expect(ageNote('pasta', 'pasta 2024_11_27.1', now)).toContain('2 years old');
     expect(ageNote('pasta', 'pasta 2024_12_27.1', now)).toBeNull();
     expect(ageNote('pasta-new', 'pasta 0.0~git20261002.1', now)).toBeNull();
