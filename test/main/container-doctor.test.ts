@@ -118,7 +118,7 @@ describe('what the findings say', () => {
 
   it.each([
     ['ok', ['answered']],
-    ['note', ['answered with error code 3', undefined]],
+    ['note', ['answered with error NXDOMAIN', undefined]],
     ['FAIL', [undefined]],
   ])('resolvers: %s', (grade, answers) => {
     const resolvers = answers.map((answer, n) => ({ address: `192.0.2.${n}`, answer }));

@@ -24,6 +24,15 @@ const QUERY = Buffer.from([
   ...[0, 0, 2, 0, 1], // the root, type NS, class IN
 ]);
 
+/** Names of the usual errors (RFC 1035 section 4.1.1), as other tools print them. */
+const RCODES: Readonly<Record<number, string>> = {
+  1: 'FORMERR',
+  2: 'SERVFAIL',
+  3: 'NXDOMAIN',
+  4: 'NOTIMP',
+  5: 'REFUSED',
+};
+
 /** @returns "answered", or with which error; undefined if there was no answer */
 function ask(address: string): Promise<string | undefined> {
   return new Promise((resolve) => {
@@ -40,7 +49,7 @@ function ask(address: string): Promise<string | undefined> {
     socket.on('message', (message) => {
       if (message.length < DNS_HEADER_BYTES || message.readUInt16BE(0) !== ID) return;
       const rcode = dnsRcode(message, 0);
-      end(rcode === 0 ? 'answered' : `answered with error code ${rcode}`);
+      end(rcode === 0 ? 'answered' : `answered with error ${RCODES[rcode] ?? rcode}`);
     });
     // ICMP errors are reported to a connected socket.
     socket.connect(DNS_PORT, address, (error?: Error) => {

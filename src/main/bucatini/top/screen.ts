@@ -128,7 +128,7 @@ function headLines(
   // A small screen keeps room for some flows.
   if (rows >= 4) lines.push({ text: rateLine(shown), style: 'plain' });
   if (rows >= 7) lines.push(dropLine(shown));
-  if (rows >= 9) lines.push({ text: threadLine(shown), style: 'plain' });
+  if (rows >= 9) lines.push({ text: threadLine(shown, columns), style: 'plain' });
   const problem = shown.find((instance) => instance.problem !== undefined)?.problem;
   if (shown.length === 1 && problem !== undefined)
     lines.push({ text: `no answer: ${problem}`, style: 'alert' });
@@ -193,15 +193,20 @@ function dropLine(shown: readonly Measured[]): ScreenLine {
   return { text: `${flowsPart}   ${dropsPart}`, style: perSecond > 0 ? 'alert' : 'plain' };
 }
 
-function threadLine(shown: readonly Measured[]): string {
+function threadLine(shown: readonly Measured[], columns: number): string {
   const threads = shown.flatMap((one) =>
     one.threads.map(({ name, share }) => ({ name: shown.length > 1 ? `${one.pid} ${name}` : name, share })),
   );
   if (threads.length === 0) return 'threads: not visible';
   const total = threads.reduce((all, { share }) => all + share, 0);
   const busy = threads.filter(({ share }) => share >= 0.005).sort((a, b) => b.share - a.share);
-  const list = busy.map(({ name, share }) => `${name} ${percent(share)}`).join(', ');
-  return `threads ${percent(total)}${list === '' ? '' : `: ${list}`}`;
+  let line = `threads ${percent(total)}`;
+  for (const [i, { name, share }] of busy.entries()) {
+    const longer = `${line}${i === 0 ? ':' : ','} ${name} ${percent(share)}`;
+    if (longer.length > columns) break; // the busiest ones are whole, the others are left out
+    line = longer;
+  }
+  return line;
 }
 
 const percent = (share: number): string => `${Math.round(share * 100)}%`;
