@@ -53,6 +53,14 @@ need_programs() {
   done
 }
 
+# compressing DIRECTORY: said before what takes long. xz does about 1 MB a second on one processor.
+compressing() {
+  megabytes=$(du -m -s --apparent-size "$1" | cut -f1)
+  case $compression in
+    xz) echo "${0##*/}: compressing $megabytes MB with xz, up to $(((megabytes + 29) / 60 + 1)) minutes (PACKAGE_COMPRESSION=zstd: seconds, larger)" >&2 ;;
+  esac
+}
+
 # stage_program DIRECTORY: the program itself: bin/, dist/ with the executable, package.json.
 stage_program() {
   mkdir -p "$1/bin" "$1/dist/bun" "$1/dist/texts" "$1/dist/licenses"
