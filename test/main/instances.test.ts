@@ -5,10 +5,11 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { askFlows } from '../../src/main/api/answers.ts';
+import { askFlows, askStats } from '../../src/main/api/answers.ts';
 import { ApiError, askApi, cleanTexts, oneLine } from '../../src/main/api/client.ts';
 import { listInstances, namedInstances } from '../../src/main/api/instances.ts';
 import { autoSocketPath, findSockets, type Surroundings } from '../../src/main/api/socket-directory.ts';
+import { histogramsText } from '../../src/main/host/stats.ts';
 
 const INFO = {
   ...{ program: 'bucatini run', version: '1.2', pid: 17, interface: 'eth0', mtu: 1500, threads: ['packets'] },
@@ -96,6 +97,8 @@ describe('client', () => {
       '{"error":null}',
       '{"error":{}}',
       '['.repeat(1e6),
+      `{"return":${'['.repeat(1e5)}${']'.repeat(1e5)}}`,
+      `{"return":${'{"a":'.repeat(1e5)}1${'}'.repeat(1e5)}}`,
     ].entries())
       expect(await kindOf(await serve(`${root}/bad${i}`, () => text))).toBe('malformed');
     const long = await serve(`${root}/long`, () => `{"return":"${'x'.repeat(5000)}"}`);
@@ -126,6 +129,13 @@ describe('client', () => {
     expect(oneLine('a\n\nb\tc')).toBe('a b c');
     expect(({} as Record<string, unknown>).x).toBeUndefined();
     expect(cleanTexts(JSON.parse('{"__proto__":{"x":1}}'))).not.toHaveProperty('x');
+  });
+
+  it('counts that no engine has: the tables are made all the same', async () => {
+    const buckets = Array.from({ length: 1000 }, () => [1e300, 1e300]);
+    const answer = { counters: { drops: 1e300 }, histograms: [{ name: 'h', unit: 'us', help: '', buckets }] };
+    const stats = await askStats(await serve(`${root}/many`, saying(answer)), {});
+    expect(histogramsText(stats.histograms)).toContain('h');
   });
 
   it('flows: several pages; a server that never ends its list', async () => {
