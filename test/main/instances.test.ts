@@ -205,6 +205,18 @@ describe('--api-socket auto', () => {
     expect(findSockets(surroundings(env)).map(({ pid }) => pid)).toEqual([NO_PID + 1, NO_PID + 2]);
   });
 
+  it('a process of another PID namespace has our id: its socket is left alone, and both are found', async () => {
+    const env = { XDG_RUNTIME_DIR: `${root}/xdg` };
+    mkdirSync(`${root}/xdg/bucatini`, { recursive: true, mode: 0o700 });
+    const theirs = await serve(`${root}/xdg/bucatini/run-${process.pid}.sock`, saying(INFO));
+    const ours = await autoSocketPath('run', surroundings(env));
+    expect(ours).not.toBe(theirs);
+    await serve(ours, saying(INFO));
+    expect(findSockets(surroundings(env))).toEqual(
+      [ours, theirs].map((path) => ({ path, program: 'run', pid: process.pid })),
+    );
+  });
+
   it('instances: all are asked at once; one that hangs, lies or is gone harms no other', async () => {
     const env = { XDG_RUNTIME_DIR: `${root}/xdg` };
     const directory = `${root}/xdg/bucatini`;
