@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -145,6 +146,11 @@ await bench.write({
   comments: false,
 });
 await bench.close();
+
+// The bundles contain code of these packages, which are not installed with ours.
+mkdirSync(`${out}/licenses`);
+for (const name of ['prom-client'])
+  copyFileSync(`${root}node_modules/${name}/LICENSE`, `${out}/licenses/${name}.txt`);
 
 const noBun = buildBun(root, `${out}/bun`, entries);
 if (noBun !== undefined) console.error(`No executable with Bun: ${noBun}.`);

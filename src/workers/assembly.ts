@@ -269,7 +269,10 @@ export class Assembly {
   }
 }
 
-/** The flows of a shard, with what the kernel says about their sockets. @param host  has the shard's gids from 0 on */
+/**
+ * The flows of a shard, with what the kernel says about their sockets.
+ * @param host has the shard's gids from 0 on
+ */
 const withSockets = (shard: Shard, host: HostIo): FlowSource => ({
   placeCount: shard.placeCount,
   describeFlow: (place, rows, at) => {

@@ -38,7 +38,10 @@ export interface FlowInfo {
   /** TCP towards the guest. Absent: not known (yet), or not TCP; also below. */
   readonly guestRttUs?: number;
   readonly guestRetransmits?: number;
-  /** TCP of the host's socket, by its kernel. Only where its thread is also that of the shard, and with splice. */
+  /**
+   * TCP of the host's socket, by its kernel. Only where its thread is also that of the shard, and with
+   * splice.
+   */
   readonly rttUs?: number;
   readonly retransmits?: number;
   /** Congestion window, in segments. */

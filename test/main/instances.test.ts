@@ -1,5 +1,7 @@
 // @vitest: beside
-/** The client of the API socket, and how it finds instances: sockets of well-behaved and of hostile servers. */
+/**
+ * The client of the API socket, and how it finds instances: sockets of well-behaved and of hostile servers.
+ */
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';

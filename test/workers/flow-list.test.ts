@@ -17,7 +17,7 @@ import {
   MAX_PAGE_FLOWS,
 } from '../../src/workers/flow/flow-report.ts';
 import { FlowTable } from '../../src/workers/flow/flow-table.ts';
-import { listFlows } from '../../src/workers/flow-list.ts';
+import { countFlows, listFlows } from '../../src/workers/flow-list.ts';
 
 const TCP = 6;
 
@@ -152,5 +152,18 @@ describe('flow list', () => {
     });
     expect(second).toHaveLength(4500);
     expect(seen.filter((text) => text.startsWith('splice '))).toHaveLength(1000);
+  });
+
+  it('flows are counted by protocol, state and path, over all pages', async () => {
+    const sections = [new Section(2000), new Section(16), new Section(16)];
+    for (let port = 1; port <= 900; port++) sections[0]!.add(port);
+    for (let port = 1; port <= 3; port++) sections[2]!.add(port);
+    sections[0]!.remove(7);
+    const established = { proto: 'tcp', state: 'established' };
+    expect(await countFlows(pagesOf(sections), 2)).toEqual([
+      { ...established, path: 'tap', count: 899 },
+      { ...established, path: 'splice', count: 3 },
+    ]);
+    expect(await countFlows(pagesOf([new Section(16)]), 1)).toEqual([]);
   });
 });

@@ -17,7 +17,10 @@ export const MAX_ADDED_PORTS = 4096;
 export interface AddedPorts {
   /** Listeners that the API socket did not add. */
   others(): readonly ListenerPlan[];
-  /** Ports of `others` that could not be bound when the list changed last. Absent: such a list does not change. */
+  /**
+   * Ports of `others` that could not be bound when the list changed last. Absent: such a list does not
+   * change.
+   */
   failed?(): readonly FailedPort[];
   /** @returns 0, or the errno if the port could not be opened; it is not added then */
   add(listener: ListenerPlan): Promise<number>;

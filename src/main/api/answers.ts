@@ -1,7 +1,7 @@
 // bundle: rare
 /**
- * Answers of the API (docs/api.md), checked and typed, for its clients (client.ts). What an engine leaves out is
- * absent; what it should not say is dropped: clients print it and compute with it.
+ * Answers of the API (docs/api.md), checked and typed, for its clients (client.ts). What an engine leaves out
+ * is absent; what it should not say is dropped: clients print it and compute with it.
  */
 import { type ApiClientOptions, askApi, oneLine } from './client.ts';
 

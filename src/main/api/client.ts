@@ -1,8 +1,8 @@
 // bundle: rare
 /**
  * A client of the API socket (api.ts, docs/api.md), for other processes than the engine's. The engine is not
- * trusted: an answer is bounded in bytes and in time, and no text in it has control characters that a terminal
- * would obey.
+ * trusted: an answer is bounded in bytes and in time, and no text in it has control characters that a
+ * terminal would obey.
  */
 import { createConnection } from 'node:net';
 
@@ -143,8 +143,8 @@ function connectionError({ code, message }: NodeJS.ErrnoException): ApiError {
 }
 
 /**
- * Control characters (C0 without tab and line feed, DEL, C1), line and paragraph separators, and characters that
- * reorder text (Unicode TR9).
+ * Control characters (C0 without tab and line feed, DEL, C1), line and paragraph separators, and characters
+ * that reorder text (Unicode TR9).
  */
 const UNPRINTABLE =
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what a terminal would obey

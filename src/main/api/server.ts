@@ -5,6 +5,7 @@
  */
 import { strerrorOf } from '../../sys/error.ts';
 import { UsageError } from '../cli/values.ts';
+import type { Log } from '../host/log.ts';
 import { Api, type ApiOptions, TOO_LARGE_REPLY } from './api.ts';
 import { ApiSocket, type ApiSocketOptions } from './socket.ts';
 import { AUTO_SOCKET, autoSocketPath, type SocketProgram } from './socket-directory.ts';
@@ -46,10 +47,13 @@ export async function openApiOption(
   program: SocketProgram,
   options: ApiOptions,
   events: ApiEvents,
+  log: Log,
 ): Promise<ApiSocket> {
   const path = value === AUTO_SOCKET ? await autoSocketPath(program) : value;
   try {
-    return await openApi(path, options, events);
+    const socket = await openApi(path, options, events);
+    if (value === AUTO_SOCKET) log('info', `API socket: ${path}`);
+    return socket;
   } catch (cause) {
     throw new UsageError(`--api-socket ${path}: ${strerrorOf(cause)}`);
   }

@@ -1,6 +1,6 @@
 // bundle: rare
 /**
- * Where `--api-socket auto` puts API sockets, and where other programs of the same user find them: the first of
+ * Where `--api-socket auto` puts API sockets, and where other programs of the same user find them. The first of
  *
  *   $XDG_RUNTIME_DIR/bucatini    if XDG_RUNTIME_DIR is a directory of this user
  *   /run/user/UID/bucatini       if that directory belongs to this user
@@ -8,8 +8,8 @@
  *
  * Other programs look in the first one if XDG_RUNTIME_DIR names a directory of this user, else in all others.
  * In it a socket is called PROGRAM-PID.sock; PROGRAM-PID-N.sock if a process of another PID namespace has that
- * name. A directory is "of this user" by its owner, not by its name: inside
- * a user namespace our user id is often 0, and the owner of a file is then shown as 0 as well.
+ * name. A directory is "of this user" by its owner, not by its name: inside a user namespace our user id is
+ * often 0, and the owner of a file is then shown as 0 as well.
  */
 import { lstatSync, mkdirSync, readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs';
 import { createConnection } from 'node:net';

@@ -252,6 +252,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
         namespacePid: this.namespacePid,
       },
       { onError: (error) => this.log('warning', error.message) },
+      this.log,
     );
   }
 

@@ -1,5 +1,7 @@
 // bundle: rare
-/** Flows of one or several instances as rows: order, filter and cells of `bucatini flows` and `bucatini top`. */
+/**
+ * Flows of one or several instances as rows: order, filter and cells of `bucatini flows` and `bucatini top`.
+ */
 import type { FlowAnswer } from '../api/answers.ts';
 import { bytesText, durationText, microsecondsText } from '../cli/units.ts';
 import type { SortKey } from './options.ts';

@@ -18,6 +18,7 @@ import { ApiError } from '../api/client.ts';
 import { type Instance, namedInstances } from '../api/instances.ts';
 import { tableText } from '../cli/table.ts';
 import { durationText } from '../cli/units.ts';
+import { UsageError } from '../cli/values.ts';
 import { say } from '../host/log.ts';
 import { countersText, histogramsText, perSecond, throughputText } from '../host/stats.ts';
 import { print } from '../process/output.ts';
@@ -50,6 +51,8 @@ export async function watch(
   settings: Settings,
   operands: readonly string[],
 ): Promise<number> {
+  if (settings.sort === 'rate')
+    throw new UsageError('--sort rate: only bucatini top measures rates; write for example --sort bytes');
   const ask = asks(command);
   for (let round = 0; ; round++) {
     let instances: readonly Instance[];

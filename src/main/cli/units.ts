@@ -1,7 +1,7 @@
 // bundle: rare
 /**
- * Figures for people: three significant digits and a unit. Bytes count in powers of 1024 (KiB), bits per second
- * in powers of 1000 (kbit/s), as usual for each.
+ * Figures for people: three significant digits and a unit. Bytes count in powers of 1024 (KiB), bits per
+ * second in powers of 1000 (kbit/s), as usual for each.
  */
 
 const digits = (value: number): string =>

@@ -294,6 +294,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         captures: this.#captures,
       },
       { onError: (error) => this.log('warning', error.message) },
+      this.log,
     );
   }
 

@@ -5,7 +5,7 @@
  * come, the rings are looked at every DRAIN_MS; otherwise a packet thread wakes the main thread.
  *
  * Each thread's blocks are in order. Of two threads, one may publish a block a moment after the other has
- * published a later one: with several threads, blocks younger than SETTLE_MS wait for the next look.
+ * published a later one: with several threads, blocks younger than SETTLE_MS wait.
  */
 import { availableParallelism, machine, release, type } from 'node:os';
 import {
@@ -34,6 +34,7 @@ import {
   captureAddress,
   captureMemory,
   GAP,
+  RING_BYTES,
   RING_MASK,
   RingWord,
   ringAt,
@@ -42,7 +43,9 @@ import {
 import type { CaptureSink, SinkFile, SinkTotals } from './capture-sink.ts';
 
 const DRAIN_MS = 10;
-const SETTLE_MS = 2;
+const SETTLE_MS = 20;
+/** When so much of a ring is in use, no block waits: the ring would be full before. */
+const SETTLE_BYTES = RING_BYTES / 4;
 const IDLE_MS = 60_000;
 /** How long the end of a capture waits for the reader of a pipe. */
 const END_WAIT_MS = 500;
@@ -284,7 +287,8 @@ export class Capture implements SinkFile {
     }
     let beforeHigh = 0xffff_ffff;
     let beforeLow = 0;
-    if (threads > 1 && !all) {
+    const hasRoom = heads.every((head, t) => (head - tails[t]!) >>> 0 < SETTLE_BYTES);
+    if (threads > 1 && hasRoom && !all) {
       this.#readClock(-SETTLE_MS);
       beforeHigh = this.#now[0]!;
       beforeLow = this.#now[1]!;

@@ -1,7 +1,8 @@
 // bundle: rare
 /**
- * What `bucatini top` shows: repeated measurements of instances that come and go. Each instance is asked on its
- * own, by a poller; one that does not answer keeps its last measurement, with the reason, and delays no other.
+ * What `bucatini top` shows: repeated measurements of instances that come and go. Each instance is asked on
+ * its own, by a poller; one that does not answer keeps its last measurement, with the reason, and delays no
+ * other.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { askFlows, askStats, type FlowAnswer, type StatsAnswer } from '../../api/answers.ts';

@@ -1,11 +1,12 @@
 // bundle: rare
 /**
- * The terminal of `bucatini top`: another screen buffer, raw input, and both given back however the program ends
- * or stops. Only ANSI sequences that every terminal of the last decades has (ECMA-48, and DEC private modes 25
- * and 1049).
+ * The terminal of `bucatini top`: another screen buffer, raw input, and both given back however the program
+ * ends or stops. Only ANSI sequences that every terminal of the last decades has (ECMA-48, and DEC private
+ * modes 25 and 1049).
  *
  *   end                             given back by
- *   q, an exception, process.exit   the handler of 'exit'
+ *   q, an exception                 close()
+ *   process.exit                    the handler of 'exit'
  *   SIGINT, SIGTERM, SIGHUP ...     handlers that end the process with 128 + N
  *   ^Z, SIGTSTP                     before the process stops itself; SIGCONT takes the terminal again
  *   output that fails (EPIPE)       'exit': nothing is left to write to
@@ -61,7 +62,7 @@ export class Screen {
 
   /** Take the terminal, and listen to keys and signals. */
   open(): void {
-    process.on('exit', () => this.#release());
+    process.on('exit', () => this.close());
     for (const name of ENDING_SIGNALS) process.on(name, () => process.exit(128 + os.signals[name]));
     process.on('SIGTSTP', () => this.suspend());
     process.on('SIGCONT', () => this.#take());
@@ -81,7 +82,7 @@ export class Screen {
 
   /** Stop this process as ^Z does for others. */
   suspend(): void {
-    this.#release();
+    this.close();
     process.kill(process.pid, 'SIGSTOP');
   }
 
@@ -110,7 +111,8 @@ export class Screen {
   }
 
   #take(): void {
-    // A shell may have changed the mode while we were stopped: libuv sets it only if it believes it is another.
+    // A shell may have changed the mode while we were stopped: libuv sets it only if it believes it is
+    // another.
     this.#raw(false);
     this.#raw(true);
     this.#taken = true;
@@ -119,7 +121,8 @@ export class Screen {
     this.#events.onRedraw();
   }
 
-  #release(): void {
+  /** Give the terminal back. */
+  close(): void {
     if (!this.#taken) return;
     this.#taken = false;
     this.#raw(false);

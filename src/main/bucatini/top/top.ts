@@ -1,12 +1,12 @@
 // bundle: rare
 /**
  * `bucatini top`: measures the instances again and again (sample.ts), and shows them on a terminal (screen.ts,
- * terminal.ts), or as text or JSON where there is none or the options say so. Why it has a renderer of its own:
- * docs/decisions/131-top-without-a-library.md.
+ * terminal.ts), or as text or JSON where there is none or the options say so. Why it has a renderer of its
+ * own: docs/decisions/131-top-without-a-library.md.
  */
 import { print } from '../../process/output.ts';
 import type { Settings } from '../options.ts';
-import { onKey } from './keys.ts';
+import { onKey, type TopKey } from './keys.ts';
 import { type Measured, Sampler } from './sample.ts';
 import { maxScroll, pageRows, plainText, screenLines, shownRows, type TopView } from './screen.ts';
 import { Screen } from './terminal.ts';
@@ -109,28 +109,45 @@ class Top {
     this.#view = view;
     this.#intervalMs = intervalMs;
     this.#screen = new Screen(colour, {
-      onRedraw: () => this.#draw(),
-      onKey: (key) => {
-        const context = {
-          paths: this.#all.map(({ path }) => path),
-          pageRows: pageRows(this.#all, this.#view, this.#screen.size),
-          maxScroll: maxScroll(this.#all, this.#view, this.#screen.size),
-        };
-        const result = onKey(this.#view, key, context);
-        if (result === 'quit') this.#ended.resolve(0);
-        else if (result === 'suspend') this.#screen.suspend();
-        else {
-          this.#view = result;
-          this.#draw();
-        }
-      },
+      onRedraw: () => this.#try(() => this.#draw()),
+      onKey: (key) => this.#try(() => this.#onKey(key)),
     });
   }
 
-  run(): Promise<number> {
-    this.#screen.open();
-    this.#measure().catch(this.#ended.reject);
-    return this.#ended.promise;
+  /** @returns the exit status */
+  async run(): Promise<number> {
+    try {
+      this.#screen.open();
+      this.#measure().catch(this.#ended.reject);
+      return await this.#ended.promise;
+    } finally {
+      // Before an error is printed: on the other screen nobody would see it.
+      this.#screen.close();
+    }
+  }
+
+  /** An error in a callback ends the program as any other does. */
+  #try(what: () => void): void {
+    try {
+      what();
+    } catch (error) {
+      this.#ended.reject(error);
+    }
+  }
+
+  #onKey(key: TopKey): void {
+    const context = {
+      paths: this.#all.map(({ path }) => path),
+      pageRows: pageRows(this.#all, this.#view, this.#screen.size),
+      maxScroll: maxScroll(this.#all, this.#view, this.#screen.size),
+    };
+    const result = onKey(this.#view, key, context);
+    if (result === 'quit') this.#ended.resolve(0);
+    else if (result === 'suspend') this.#screen.suspend();
+    else {
+      this.#view = result;
+      this.#draw();
+    }
   }
 
   async #measure(): Promise<void> {
