@@ -65,6 +65,9 @@ export class NetworkProcess implements AsyncDisposable {
   readonly #child: ChildProcess;
   /** Resolves when the program has ended and nobody has the other ends of its pipes. */
   readonly #closed: Promise<void>;
+  /** Resolves when the program is ended by its signal, or for its output. */
+  readonly #killed: Promise<void>;
+  #end: () => void = () => {};
 
   /** @internal */
   constructor(child: ChildProcess, signal: AbortSignal | undefined) {
@@ -82,11 +85,15 @@ export class NetworkProcess implements AsyncDisposable {
       child.once('close', () => resolve());
       child.once('error', () => resolve());
     });
-    const abort = (): void => {
-      this.kill('SIGKILL');
-    };
+    this.#killed = new Promise((resolve) => {
+      this.#end = () => {
+        this.kill('SIGKILL');
+        resolve();
+      };
+    });
+    const abort = (): void => this.#end();
     const listensNoMore = (): void => signal?.removeEventListener('abort', abort);
-    this.exited.then(listensNoMore, listensNoMore);
+    this.#closed.then(listensNoMore);
     if (signal?.aborted) abort();
     else signal?.addEventListener('abort', abort, { once: true });
   }
@@ -125,14 +132,16 @@ export class NetworkProcess implements AsyncDisposable {
         if (bytes <= maxBytes) pieces.push(piece);
         else if (!tooMuch) {
           tooMuch = true;
-          this.kill('SIGKILL');
+          this.#end();
         }
       });
       return pieces;
     };
     const [stdout, stderr] = [read(this.stdout), read(this.stderr)];
     const exit = await this.exited;
-    await this.#closed;
+    // Other programs may have the outputs still. They are waited for, but not once the program is to end.
+    await Promise.race([this.#closed, this.#killed]);
+    for (const stream of [this.stdout, this.stderr]) stream?.destroy();
     if (tooMuch)
       throw new BucatiniError('output', `a program printed more than ${maxBytes} bytes, and was ended`);
     return { ...exit, stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() };

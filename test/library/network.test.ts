@@ -77,6 +77,18 @@ describeNeeding('a network', [...tapNeeds, requireTool('ip', 'apt package iprout
     expect(await early.exited).toMatchObject({ signal: 'SIGINT' });
     const signal = AbortSignal.timeout(50);
     await expect(network.run('sleep', ['1000'], { signal })).rejects.toBe(await reasonOf(signal));
+    // Other programs that have the outputs are not waited for.
+    const other = AbortSignal.timeout(100);
+    await expect(network.run('sh', ['-c', 'sleep 1000 & wait'], { signal: other })).rejects.toBe(
+      await reasonOf(other),
+    );
+    const late = AbortSignal.timeout(100);
+    await expect(network.run('sh', ['-c', 'sleep 1000 &'], { signal: late })).rejects.toBe(
+      await reasonOf(late),
+    );
+    await expect(network.run('sh', ['-c', 'yes & yes'], { maxOutputBytes: 10_000 })).rejects.toEqual(
+      failure('output', 'more than 10000 bytes'),
+    );
     await expect(network.run('yes', [], { maxOutputBytes: 10_000 })).rejects.toEqual(
       failure('output', 'more than 10000 bytes'),
     );

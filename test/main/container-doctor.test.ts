@@ -1,5 +1,14 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { fromManager, publishedFinding, resolverFinding } from '../../src/main/bucatini/container-doctor.ts';
+import {
+  fromManager,
+  publishedFinding,
+  readRegular,
+  resolverFinding,
+} from '../../src/main/bucatini/container-doctor.ts';
 import {
   addresses4,
   addresses6,
@@ -96,6 +105,29 @@ describe('what the findings say', () => {
 
   it('no JSON', () => {
     expect(fromManager('podman', 'web', 'Error').finding.grade).toBe('FAIL');
+  });
+
+  it('what no manager prints: a finding, one line that a terminal can show', () => {
+    for (const State of [5, null, { Pid: '1 -a' }, { Pid: {} }, { Pid: -5 }])
+      expect(inspected({ State }).finding).toMatchObject({ grade: 'FAIL' });
+    for (const Ports of [[5], { a: 5 }, { a: [null] }])
+      expect(inspected({ State: { Pid: 1 }, NetworkSettings: { Ports } }).target?.published).toHaveLength(
+        Array.isArray(Ports) || Ports.a === 5 ? 0 : 1,
+      );
+    for (const text of ['[null]', 'null', '5', '[]'])
+      expect(fromManager('podman', 'web', text).finding.text).toContain('prints no JSON');
+    const { text } = inspected({ State: { Pid: 0, Error: 'a\x1b[2J\nb' } }).finding;
+    expect(text).toContain('(a\ufffd[2J b)');
+  });
+
+  it('a FIFO in place of the resolv.conf inside is not waited for', () => {
+    const directory = mkdtempSync(join(tmpdir(), 'doctor-'));
+    try {
+      execFileSync('mkfifo', [`${directory}/fifo`]);
+      expect(() => readRegular(`${directory}/fifo`)).toThrow('is not a regular file');
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
   });
 
   const port = { protocol: 'tcp', inside: 80, outside: 8080 };

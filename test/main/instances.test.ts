@@ -7,10 +7,11 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { askFlows } from '../../src/main/api/answers.ts';
+import { askFlows, askStats } from '../../src/main/api/answers.ts';
 import { ApiError, askApi, cleanTexts, oneLine } from '../../src/main/api/client.ts';
 import { listInstances, namedInstances } from '../../src/main/api/instances.ts';
 import { autoSocketPath, findSockets, type Surroundings } from '../../src/main/api/socket-directory.ts';
+import { histogramsText } from '../../src/main/host/stats.ts';
 
 const INFO = {
   ...{ program: 'bucatini run', version: '1.2', pid: 17, interface: 'eth0', mtu: 1500, threads: ['packets'] },
@@ -98,6 +99,8 @@ describe('client', () => {
       '{"error":null}',
       '{"error":{}}',
       '['.repeat(1e6),
+      `{"return":${'['.repeat(1e5)}${']'.repeat(1e5)}}`,
+      `{"return":${'{"a":'.repeat(1e5)}1${'}'.repeat(1e5)}}`,
     ].entries())
       expect(await kindOf(await serve(`${root}/bad${i}`, () => text))).toBe('malformed');
     const long = await serve(`${root}/long`, () => `{"return":"${'x'.repeat(5000)}"}`);
@@ -128,6 +131,13 @@ describe('client', () => {
     expect(oneLine('a\n\nb\tc')).toBe('a b c');
     expect(({} as Record<string, unknown>).x).toBeUndefined();
     expect(cleanTexts(JSON.parse('{"__proto__":{"x":1}}'))).not.toHaveProperty('x');
+  });
+
+  it('counts that no engine has: the tables are made all the same', async () => {
+    const buckets = Array.from({ length: 1000 }, () => [1e300, 1e300]);
+    const answer = { counters: { drops: 1e300 }, histograms: [{ name: 'h', unit: 'us', help: '', buckets }] };
+    const stats = await askStats(await serve(`${root}/many`, saying(answer)), {});
+    expect(histogramsText(stats.histograms)).toContain('h');
   });
 
   it('flows: several pages; a server that never ends its list', async () => {
@@ -195,6 +205,18 @@ describe('--api-socket auto', () => {
     await autoSocketPath('run', surroundings(env));
     expect([old, fresh, used, other].map((path) => existsSync(path))).toEqual([false, true, true, true]);
     expect(findSockets(surroundings(env)).map(({ pid }) => pid)).toEqual([NO_PID + 1, NO_PID + 2]);
+  });
+
+  it('a process of another PID namespace has our id: its socket is left alone, and both are found', async () => {
+    const env = { XDG_RUNTIME_DIR: `${root}/xdg` };
+    mkdirSync(`${root}/xdg/bucatini`, { recursive: true, mode: 0o700 });
+    const theirs = await serve(`${root}/xdg/bucatini/run-${process.pid}.sock`, saying(INFO));
+    const ours = await autoSocketPath('run', surroundings(env));
+    expect(ours).not.toBe(theirs);
+    await serve(ours, saying(INFO));
+    expect(findSockets(surroundings(env))).toEqual(
+      [ours, theirs].map((path) => ({ path, program: 'run', pid: process.pid })),
+    );
   });
 
   it('instances: all are asked at once; one that hangs, lies or is gone harms no other', async () => {

@@ -47,6 +47,7 @@ class Rig {
   gateway = 'fe80::1';
   /** Number of resolvers of each query. */
   readonly asked: number[] = [];
+  received = 0;
   /** The offers: prefixes, those without lifetime with a minus. */
   readonly offers: string[] = [];
   readonly nat64: Nat64 | undefined;
@@ -61,7 +62,10 @@ class Rig {
         this.asked.push(list.length);
         return [...list.keys()];
       },
-      receive: () => this.#answers.shift(),
+      receive: () => {
+        this.received++;
+        return this.#answers.shift();
+      },
     };
     const engine = {
       watchReadable: (_fd: number, onReadable: () => void) => {
@@ -83,8 +87,12 @@ class Rig {
     this.nat64?.begin();
   }
 
-  answer(resolver: number, records: readonly string[], ttlS = 3600, isDefinite = true): void {
+  queue(resolver: number, records: readonly string[], ttlS = 3600, isDefinite = true): void {
     this.#answers.push({ resolver, isDefinite, addresses: addresses(records), ttlS });
+  }
+
+  answer(...of: Parameters<Rig['queue']>): void {
+    this.queue(...of);
     this.#onReadable();
   }
 
@@ -131,6 +139,13 @@ describe('whether it is asked', () => {
       vi.advanceTimersByTime(86_400_000);
       expect([rig.asked, rig.offers]).toEqual([[], []]);
     }
+  });
+
+  it('a resolver that goes on to send is read no further than its answer', () => {
+    const rig = begun();
+    for (let i = 0; i < 9; i++) rig.queue(0, RECORDS);
+    rig.answer(0, RECORDS);
+    expect([rig.received, rig.offers]).toEqual([1, ['64:ff9b::/96']]);
   });
 
   it("with a policy: at once, IPv4 or not; found ones are the policy's and are not offered beside IPv4", () => {

@@ -9,12 +9,14 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { captureFilter } from '../../src/main/cli/capture-filter.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { pipe2 } from '../../src/sys/io.ts';
+import { NativeBuffer } from '../../src/sys/memory.ts';
 import { IOVEC_WORDS, iovecWrite } from '../../src/sys/socket.ts';
 import { RING_BYTES } from '../../src/workers/capture/capture-memory.ts';
 import {
   type CaptureSink,
   FileSink,
   RingSink,
+  type SinkFile,
   StreamSink,
   type Taken,
 } from '../../src/workers/capture/capture-sink.ts';
@@ -349,6 +351,25 @@ describe('rotation', () => {
   });
 });
 
+it('ring in memory: frames that packet threads lose meanwhile are not among those that were written', () => {
+  const ring = new RingSink(new FileSink('--pcap x', [open()]), 1_000_000);
+  const stage = new NativeBuffer(64);
+  let lost = 0;
+  const nothing = new Uint8Array(0);
+  const file: SinkFile = {
+    ...{
+      now: () => [0, 0],
+      wrote: () => {},
+      lost: () => {},
+      header: () => nothing,
+      statistics: () => nothing,
+    },
+    totals: () => ({ received: 0, drops: 0, accepted: 0, lost: (lost += 1000) }),
+  };
+  ring.take(file, stage.address, [0, 32, 64], 0);
+  expect(ring.dump(file)).toMatch(/: 2 frames written$/);
+});
+
 it('ring in memory: the last frames, each time they are asked for, in the next file', async () => {
   const many = [open(), open()];
   const rig = new CaptureRig(new RingSink(new FileSink('--pcap x', many), 1_000_000));
@@ -386,11 +407,14 @@ describe('a pipe', () => {
     const rig = new CaptureRig(sink);
     const parts: Buffer[] = [];
     for (let i = 0; i < 100; i++) rig.send(30_000);
-    const ended = rig.capture.end();
-    for (let empty = 0; empty < 20; ) {
+    let complete = false;
+    const ended = rig.capture.end().then(() => {
+      complete = true;
+    });
+    for (let wasComplete = false; ; wasComplete = complete) {
       const part = readSome(fds[0]!, 50_000);
       parts.push(part);
-      empty = part.length === 0 ? empty + 1 : 0;
+      if (part.length === 0 && wasComplete) break;
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
     await ended;

@@ -84,6 +84,10 @@ const PAGE_FLOWS = 1000;
 const MAX_TEXT = 128;
 const MAX_COUNTERS = 1000;
 const MAX_THREADS = 64;
+/** Of a bucket: the engine's are below (ring/histograms.ts), and tables have no higher ones. */
+const MAX_VALUE = 2 ** 28 - 1;
+/** Of a bucket: the sums of a histogram stay whole numbers that a double has exactly. */
+const MAX_COUNT = 2 ** 40;
 
 /**
  * All flows of an engine, at most `limit`.
@@ -193,7 +197,7 @@ const readBuckets = (value: unknown): (readonly [number, number])[] =>
   (Array.isArray(value) ? value : [])
     .slice(0, MAX_COUNTERS)
     .filter((pair) => Array.isArray(pair))
-    .map(([at, count]) => [Math.min(number(at), 2 ** 28), number(count)] as const);
+    .map(([at, count]) => [Math.min(number(at), MAX_VALUE), Math.min(number(count), MAX_COUNT)] as const);
 
 const record = (value: unknown): Json => (typeof value === 'object' && value !== null ? (value as Json) : {});
 

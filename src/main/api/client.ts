@@ -156,15 +156,20 @@ export const cleanText = (text: string): string => text.replace(UNPRINTABLE, '\u
 /** The same in one line. */
 export const oneLine = (text: string): string => cleanText(text).replace(/[\t\n]+/g, ' ');
 
+/** Answers are no deeper than this by far; recursion without a bound would end at the size of the stack. */
+const MAX_DEPTH = 32;
+
 /**
  * cleanText() for all texts in a value, names of members included.
  * @returns a copy
+ * @throws ApiError: objects and arrays are in one another more than MAX_DEPTH deep
  */
-export function cleanTexts(value: unknown): unknown {
+export function cleanTexts(value: unknown, depth = 0): unknown {
   if (typeof value === 'string') return cleanText(value);
-  if (Array.isArray(value)) return value.map(cleanTexts);
   if (typeof value !== 'object' || value === null) return value;
+  if (depth === MAX_DEPTH) throw new ApiError('malformed', 'its answer is not understood');
+  if (Array.isArray(value)) return value.map((member) => cleanTexts(member, depth + 1));
   return Object.fromEntries(
-    Object.entries(value).map(([name, member]) => [oneLine(name), cleanTexts(member)]),
+    Object.entries(value).map(([name, member]) => [oneLine(name), cleanTexts(member, depth + 1)]),
   );
 }

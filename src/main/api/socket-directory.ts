@@ -7,8 +7,9 @@
  *   /tmp/bucatini-UID            mode 0700, refused if another user made it
  *
  * Other programs look in the first one if XDG_RUNTIME_DIR names a directory of this user, else in all others.
- * In it a socket is called PROGRAM-PID.sock. A directory is "of this user" by its owner, not by its name:
- * inside a user namespace our user id is often 0, and the owner of a file is then shown as 0 as well.
+ * In it a socket is called PROGRAM-PID.sock; PROGRAM-PID-N.sock if a process of another PID namespace has that
+ * name. A directory is "of this user" by its owner, not by its name: inside a user namespace our user id is
+ * often 0, and the owner of a file is then shown as 0 as well.
  */
 import { lstatSync, mkdirSync, readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs';
 import { createConnection } from 'node:net';
@@ -46,7 +47,7 @@ const here = (): Surroundings => ({
 });
 
 const DIRECTORY = 'bucatini';
-const NAME = /^(run|attach|pasta|slirp4netns)-([1-9][0-9]{0,9})\.sock$/;
+const NAME = /^(run|attach|pasta|slirp4netns)-([1-9][0-9]{0,9})(?:-[2-9])?\.sock$/;
 /** A socket that nobody listens on is removed once it is older: it might be between bind() and listen(). */
 const STALE_AFTER_MS = 5000;
 
@@ -59,7 +60,9 @@ export async function autoSocketPath(
   surroundings: Surroundings = here(),
 ): Promise<string> {
   const directory = makeDirectory(surroundings);
-  const path = `${directory}/${program}-${process.pid}.sock`;
+  const name = `${directory}/${program}-${process.pid}`;
+  let path = `${name}.sock`;
+  for (let n = 2; n <= 9 && (await answers(path)) === 'connected'; n++) path = `${name}-${n}.sock`;
   if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES)
     throw new UsageError(
       `--api-socket auto: ${path} is longer than ${SOCKET_PATH_BYTES - 1} bytes; write --api-socket PATH`,
@@ -91,16 +94,21 @@ export function findSockets(surroundings: Surroundings = here()): readonly Found
  * @returns whether it is stale
  */
 export async function removeIfStale(path: string): Promise<boolean> {
-  const refused = await new Promise<boolean>((resolve) => {
+  const refused = (await answers(path)) === 'ECONNREFUSED';
+  if (refused) removeOld(path);
+  return refused;
+}
+
+/** Connect to a socket. @returns "connected", or the code of the error */
+function answers(path: string): Promise<string | undefined> {
+  return new Promise((resolve) => {
     const socket = createConnection(path);
     socket.on('connect', () => {
       socket.destroy();
-      resolve(false);
+      resolve('connected');
     });
-    socket.on('error', ({ code }: NodeJS.ErrnoException) => resolve(code === 'ECONNREFUSED'));
+    socket.on('error', ({ code }: NodeJS.ErrnoException) => resolve(code));
   });
-  if (refused) removeOld(path);
-  return refused;
 }
 
 /** Remove the socket of an ended process, unless it has just been made. */

@@ -4,7 +4,17 @@
  * examines the container from outside through /proc, asks its resolvers from inside, and changes nothing.
  */
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  statSync,
+} from 'node:fs';
 import { basename } from 'node:path';
 import { programCommand } from '#runtime/program';
 import { parseResolvConf, readResolvConf } from '../host/resolv-conf.ts';
@@ -41,25 +51,13 @@ interface Target {
   readonly namespacePath?: string;
 }
 
-/** The part of `podman inspect` and `docker inspect` that is used; other versions may leave out any of it. */
-interface Inspected {
-  readonly State?: {
-    readonly Status?: string;
-    readonly Pid?: number;
-    readonly ExitCode?: number;
-    readonly Error?: string;
-  };
-  readonly HostConfig?: { readonly NetworkMode?: string };
-  readonly ResolvConfPath?: string;
-  readonly NetworkSettings?: {
-    readonly SandboxKey?: string;
-    readonly Ports?: Readonly<Record<string, readonly { readonly HostPort?: string }[] | null>>;
-  };
-}
-
 const MANAGERS = ['podman', 'docker'] as const;
-const MANAGER_LIMIT_MS = 20_000;
-const PROBE_LIMIT_MS = 20_000;
+/** For programs that are run: one that ignores SIGTERM must not keep us. */
+const LIMITS = { timeout: 20_000, killSignal: 'SIGKILL' } as const;
+/** A resolv.conf that is longer is cut. */
+const RESOLV_CONF_BYTES = 64 * 1024;
+/** Most resolvers that are asked: the C libraries use three. */
+const MAX_RESOLVERS = 8;
 
 /**
  * Do the checks in turn.
@@ -93,7 +91,7 @@ function find(name: string, env: NodeJS.ProcessEnv): { finding: Finding; target?
     const ran = spawnSync(manager, ['container', 'inspect', name], {
       encoding: 'utf8',
       env,
-      timeout: MANAGER_LIMIT_MS,
+      ...LIMITS,
     });
     if ((ran.error as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') continue;
     if (ran.status !== 0) {
@@ -114,48 +112,61 @@ export function fromManager(
   name: string,
   text: string,
 ): { finding: Finding; target?: Target } {
-  let inspected: Inspected | undefined;
+  let parsed: unknown;
   try {
-    inspected = (JSON.parse(text) as Inspected[])[0];
+    parsed = JSON.parse(text);
   } catch {
     // Said below.
   }
-  if (inspected === undefined)
+  const inspected = list(parsed)[0];
+  if (typeof inspected !== 'object' || inspected === null)
     return { finding: fail('container', `${manager} container inspect ${name}: prints no JSON`) };
-  const { Status = 'unknown', Pid = 0, ExitCode, Error: reason = '' } = inspected.State ?? {};
-  if (Pid === 0) {
-    const status = ExitCode === undefined ? '' : ` with status ${ExitCode}`;
+  // Other versions may leave out any of it.
+  const { State, HostConfig, NetworkSettings, ResolvConfPath } = object(inspected);
+  const state = object(State);
+  const [status = 'unknown', reason = ''] = [string(state.Status), string(state.Error)];
+  const pid = Number.isSafeInteger(state.Pid) ? Math.max(0, state.Pid as number) : 0;
+  if (pid === 0) {
+    const exit = typeof state.ExitCode === 'number' ? ` with status ${state.ExitCode}` : '';
     const because = reason === '' ? '' : ` (${reason})`;
     return {
       finding: fail(
         'container',
-        `${name} does not run: ${Status}${status}${because}; see ${manager} logs ${name}, then ${manager} start ${name}`,
+        `${name} does not run: ${status}${exit}${because}; see ${manager} logs ${name}, then ${manager} start ${name}`,
       ),
     };
   }
-  const mode = inspected.HostConfig?.NetworkMode;
+  const mode = string(object(HostConfig).NetworkMode);
+  const { SandboxKey, Ports } = object(NetworkSettings);
+  const namespacePath = string(SandboxKey);
   const target: Target = {
-    pid: Pid,
+    pid,
     ...(mode !== undefined && { mode }),
-    ...(inspected.NetworkSettings?.SandboxKey && { namespacePath: inspected.NetworkSettings.SandboxKey }),
-    published: Object.entries(inspected.NetworkSettings?.Ports ?? {}).flatMap(([key, hosts]) => {
+    ...(namespacePath && { namespacePath }),
+    published: Object.entries(object(Ports)).flatMap(([key, hosts]) => {
       const [inside = '', protocol = 'tcp'] = key.split('/');
-      return (hosts ?? []).map(({ HostPort = '' }) => ({
+      return list(hosts).map((host) => ({
         protocol,
         inside: Number(inside),
-        outside: Number(HostPort),
+        outside: Number(string(object(host).HostPort)),
       }));
     }),
-    resolvConf: inspected.ResolvConfPath || `/proc/${Pid}/root/etc/resolv.conf`,
+    resolvConf: string(ResolvConfPath) || `/proc/${pid}/root/etc/resolv.conf`,
   };
   return {
     finding: ok(
       'container',
-      `${name}, ${manager}, process ${Pid}, ${Status}, network mode ${mode ?? 'unknown'}`,
+      `${name}, ${manager}, process ${pid}, ${status}, network mode ${mode ?? 'unknown'}`,
     ),
     target,
   };
 }
+
+type Json = Readonly<Record<string, unknown>>;
+
+const object = (value: unknown): Json => (typeof value === 'object' && value !== null ? (value as Json) : {});
+const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
+const string = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
 
 /** @returns whether the target has a network namespace of its own that can be examined */
 function* checkNamespace({ pid, mode }: Target): Generator<Finding, 'own' | 'none'> {
@@ -273,12 +284,12 @@ function* checkAddresses(pid: number): Generator<Finding> {
 function* checkInside({ pid, resolvConf }: Target): Generator<Finding> {
   let text: string;
   try {
-    text = readFileSync(resolvConf, 'utf8');
+    text = readRegular(resolvConf);
   } catch (error) {
     yield note('resolver', `not tried: ${(error as Error).message}`);
     return;
   }
-  const { nameservers } = parseResolvConf(text);
+  const nameservers = parseResolvConf(text).nameservers.slice(0, MAX_RESOLVERS);
   if (nameservers.length === 0) {
     yield fail('resolver', "/etc/resolv.conf inside names none; write --dns ADDR for podman or docker's run");
     return;
@@ -290,7 +301,7 @@ function* checkInside({ pid, resolvConf }: Target): Generator<Finding> {
       ...['-t', `${pid}`, ...user, '-n', '--preserve-credentials', '--'],
       ...[...programCommand('bucatini/container-probe', 'main/bucatini/container-probe'), ...nameservers],
     ],
-    { encoding: 'utf8', timeout: PROBE_LIMIT_MS },
+    { encoding: 'utf8', ...LIMITS },
   );
   let report: ContainerReport;
   try {
@@ -373,6 +384,21 @@ function* checkHost(): Generator<Finding> {
   yield routes.length > 0
     ? ok('host', `default route by ${[...new Set(routes)].join(', ')}`)
     : note('host', 'this host has no default route: only its own networks can be reached from inside');
+}
+
+/**
+ * Read the beginning of a file that programs in the container can replace: opening a FIFO would wait.
+ * @throws Error
+ */
+export function readRegular(path: string): string {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    if (!fstatSync(fd).isFile()) throw new Error(`${path} is not a regular file`);
+    const bytes = Buffer.alloc(RESOLV_CONF_BYTES);
+    return bytes.toString('utf8', 0, readSync(fd, bytes));
+  } finally {
+    closeSync(fd);
+  }
 }
 
 function readText(path: string): string {

@@ -59,7 +59,16 @@ export class CaptureControl {
   started(engine: CaptureEngine, tell: (text: string) => void): void {
     this.#engine = engine;
     if (this.#options.pcapRing === undefined) return;
-    process.on('SIGUSR2', () => tell(`--pcap-ring: ${engine.dumpCapture() ?? 'the capture has ended'}`));
+    // Signals that come while frames are written are one: the main thread has other work.
+    let isPending = false;
+    process.on('SIGUSR2', () => {
+      if (isPending) return;
+      isPending = true;
+      setImmediate(() => {
+        isPending = false;
+        tell(`--pcap-ring: ${engine.dumpCapture() ?? 'the capture has ended'}`);
+      });
+    });
   }
 
   /**

@@ -201,7 +201,10 @@ export class Nat64 {
   }
 
   #onReadable(): void {
-    for (let answer = this.#query!.receive(); answer !== undefined; answer = this.#query!.receive()) {
+    // Until all have answered: a resolver that goes on to send must not keep the main thread here.
+    while (this.#silent.size > 0) {
+      const answer = this.#query!.receive();
+      if (answer === undefined) break;
       // The first answer of each resolver.
       if (!this.#silent.delete(answer.resolver) || !answer.isDefinite) continue;
       this.#hasAnswer = true;

@@ -132,6 +132,7 @@ function distribution(h: EngineHistogram): string[] {
   // The bounds of ring/histograms.ts: values below 2^27 in buckets an eighth wide. Two significant digits are
   // more precise than that.
   const hdr = build({
+    bitBucketSize: 64, // an engine that has run for days counts more than 2^32 in a bucket
     lowestDiscernibleValue: 1,
     highestTrackableValue: 2 ** 28,
     numberOfSignificantValueDigits: 2,

@@ -6,6 +6,9 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
+/** Labels are short; a command line may have millions of characters. */
+const MAX_TEXT = 128;
+
 export interface Container {
   /** Absent: conmon was given none. */
   readonly name?: string;
@@ -25,6 +28,8 @@ export function findContainers(proc = '/proc'): ReadonlyMap<string, Container> {
   for (const pid of pids.sort((a, b) => Number(a) - Number(b))) {
     const container = conmonsContainer(read(`${proc}/${pid}/cmdline`).split('\0'));
     if (container === undefined) continue;
+    // A program in a container may call itself conmon; the real ones are outside.
+    if ((namespaceOf(proc, pid) ?? host) !== host) continue;
     const children = read(`${proc}/${pid}/task/${pid}/children`).trim().split(' ');
     for (const child of children) {
       const namespace = child === '' ? undefined : namespaceOf(proc, child);
@@ -45,7 +50,10 @@ export function conmonsContainer(words: readonly string[]): Container | undefine
   const id = after('-c', '--cid');
   const name = after('-n', '--name');
   if (id === undefined || id === '') return undefined;
-  return { id, ...(name !== undefined && name !== '' && { name }) };
+  return {
+    id: id.slice(0, MAX_TEXT),
+    ...(name !== undefined && name !== '' && { name: name.slice(0, MAX_TEXT) }),
+  };
 }
 
 function namespaceOf(proc: string, pid: string): string | undefined {

@@ -37,6 +37,8 @@ const RULE_BYTES = 56;
 export const TableId: Record<Direction, number> = { HOST: 1, SPLICE: 3 };
 const Capability = { ipv4: 1, ipv6: 2, tcp: 4, udp: 8, scan: 16, interfaceName: 32, reports: 64 } as const;
 const RuleFlag = { dualStackAny: 1, weak: 2, scan: 4 } as const;
+/** passt has two; a server that never ends its list is not listened to for ever. */
+const MAX_TABLES = 16;
 const END = 0;
 const END_AND_REPORT = 255;
 const PROTOCOL = { tcp: 6, udp: 17 } as const; // IANA
@@ -83,7 +85,9 @@ export function decodeRule(data: Buffer, at: number): ForwardRule | undefined {
   if (protocol !== PROTOCOL.tcp && protocol !== PROTOCOL.udp) return undefined;
   const name = data.toString('latin1', at + 32, at + 32 + IFNAMSIZ);
   const end = name.indexOf('\0');
-  if (end < 0 || /[/:\s]/.test(name.slice(0, end))) return undefined;
+  // Names are printed and logged: none with control characters, though the kernel permits them.
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what a terminal would obey
+  if (end < 0 || /[/:\s\x00-\x1f\x7f]/.test(name.slice(0, end))) return undefined;
   const first = data.readUInt16BE(at + 48);
   const last = data.readUInt16BE(at + 50);
   if (first > last) return undefined;
@@ -211,7 +215,8 @@ export function decodeGreeting(data: Buffer): Greeting {
     const capabilities = data.readUInt32BE(at + NAME_BYTES);
     const count = data.readUInt32BE(at + NAME_BYTES + 4);
     at += NAME_BYTES + 8;
-    if (!/^[\w-]+$/.test(name) || count > MAX_RULES) return invalid('Invalid table from server');
+    const isKnown = tables.length === MAX_TABLES || tables.some((table) => table.id === id);
+    if (!/^[\w-]+$/.test(name) || count > MAX_RULES || isKnown) return invalid('Invalid table from server');
     if (data.length < at + count * RULE_BYTES) return { kind: 'more' };
     const rules: ForwardRule[] = [];
     for (let i = 0; i < count; i++, at += RULE_BYTES) {

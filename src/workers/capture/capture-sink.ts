@@ -375,15 +375,26 @@ export class RingSink implements CaptureSink {
     const files = this.#files;
     if (this.#dumps++ > 0) files.next(file);
     let frames = 0;
-    const before = file.totals().lost;
-    for (const { address, starts, used } of this.#parts) {
-      if (starts.length === 0) continue;
-      files.take(file, address, [...starts, used], 0);
-      frames += starts.length;
-    }
+    let lost = 0;
+    // Meanwhile packet threads lose frames, too: those are not among the ones in memory.
+    const counting: SinkFile = {
+      now: () => file.now(),
+      wrote: (records) => {
+        frames += records;
+        file.wrote(records);
+      },
+      lost: (records) => {
+        lost += records;
+        file.lost(records);
+      },
+      header: () => file.header(),
+      totals: () => file.totals(),
+      statistics: (...of) => file.statistics(...of),
+    };
+    for (const { address, starts, used } of this.#parts)
+      if (starts.length > 0) files.take(counting, address, [...starts, used], 0);
     files.finish(file, false);
-    const lost = file.totals().lost - before;
-    return `${files.currentName}: ${frames - lost} frames written${lost > 0 ? `, ${lost} lost: ${files.failure}` : ''}`;
+    return `${files.currentName}: ${frames} frames written${lost > 0 ? `, ${lost} lost: ${files.failure}` : ''}`;
   }
 
   end(file: SinkFile): void {

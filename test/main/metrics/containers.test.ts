@@ -38,6 +38,8 @@ describe('containers', () => {
     processWith('41', ['sh'], '100');
     processWith('50', ['/bin/sh', 'conmon', '-c', 'ee'], '1', '51');
     processWith('51', ['sh'], '300');
+    processWith('55', conmon('ff', '-n', 'made-up-inside'), '400', '56');
+    processWith('56', ['sh'], '401');
     mkdirSync(`${proc}/60`);
     expect([...findContainers(proc)]).toEqual([
       ['net:[100]', { id: 'aa', name: 'web' }],

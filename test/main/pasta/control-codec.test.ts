@@ -94,6 +94,29 @@ describe('control socket', () => {
     );
   });
 
+  it('greeting without an end, with a table twice, with a name that a terminal would obey: invalid', () => {
+    const [one] = rules('-t', '80') as [ForwardRule];
+    const greeting = (ids: readonly number[], rule: ForwardRule): Buffer => {
+      const [hello, table] = [encodeGreeting([]).subarray(0, 20), new RuleTable('HOST', LIMITS)];
+      table.add(rule);
+      const bytes = encodeGreeting([table]).subarray(20, -1);
+      return Buffer.concat([hello, ...ids.map((id) => Buffer.concat([Buffer.of(id), bytes.subarray(1)]))]);
+    };
+    expect(decodeGreeting(greeting([1, 3, 5], one)).kind).toBe('more');
+    const invalid = { kind: 'invalid', reason: 'Invalid table from server' };
+    expect(decodeGreeting(greeting([1, 3, 1], one))).toEqual(invalid);
+    expect(
+      decodeGreeting(
+        greeting(
+          Array.from({ length: 200 }, (_, i) => i + 1),
+          one,
+        ),
+      ),
+    ).toEqual(invalid);
+    const named = { ...one, interface: '\x1b[2J' };
+    expect(decodeGreeting(greeting([1], named))).toMatchObject({ reason: 'Invalid rule from server' });
+  });
+
   it('rules: decode(encode(x)) = x', () => {
     for (const [option, spec] of [
       ['-t', 'all'],

@@ -104,7 +104,7 @@ describe('pesto with our control socket', () => {
         .filter(({ first }) => first === TAKEN)
         .map((rule) => ({
           rule,
-          reason: `Listen failed for HOST TCP port */${rule.first}: Address already in use`,
+          reason: `Listen failed for HOST TCP port */${rule.first}: \x1b[2JAddress already in use`,
         }));
     },
     log: () => {},
@@ -127,7 +127,7 @@ describe('pesto with our control socket', () => {
     const failed = await pesto('-A', '-t', '8002', '-t', `${TAKEN}`, path);
     expect(failed).toEqual({
       ...{ status: 1, stdout: '' },
-      stderr: `Listen failed for HOST TCP port */${TAKEN}: Address already in use\n`,
+      stderr: `Listen failed for HOST TCP port */${TAKEN}: \ufffd[2JAddress already in use\n`,
     });
     expect(table.rules.map(ruleText)).toEqual(['TCP [*]:8001  =>  8001 ']);
     expect(await pesto(path)).toEqual({

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { strerrorOf } from '../../../sys/error.ts';
+import { cleanText } from '../../api/client.ts';
 import { print, put } from '../../process/output.ts';
 import { CAPABILITY_NAMES, decodeGreeting, encodeRequest, type ShownTable } from '../control-codec.ts';
 import { ephemeralPorts } from '../port-spec.ts';
@@ -32,10 +33,10 @@ export async function configure(wanted: Extract<Parsed, { kind: 'go' }>): Promis
   const before = new Map(tables.map(({ id, rules }) => [id, rules]));
   if (steps.length === 0) {
     server.close();
-    print(rulesText('passt/pasta configuration', path, tables, before));
+    print(cleanText(rulesText('passt/pasta configuration', path, tables, before)));
     return 0;
   }
-  if (show) print(rulesText('Previous configuration', path, tables, before));
+  if (show) print(cleanText(rulesText('Previous configuration', path, tables, before)));
   const after = changedRules(tables, steps, ephemeralPorts(readRange()));
   const reasons = await server.request(
     encodeRequest(
@@ -44,10 +45,11 @@ export async function configure(wanted: Extract<Parsed, { kind: 'go' }>): Promis
     ),
   );
   if (reasons !== '') {
-    put(2, reasons.endsWith('\n') ? reasons : `${reasons}\n`);
+    const text = cleanText(reasons);
+    put(2, text.endsWith('\n') ? text : `${text}\n`);
     return 1;
   }
-  if (show) print(rulesText('Updated configuration', path, tables, after));
+  if (show) print(cleanText(rulesText('Updated configuration', path, tables, after)));
   return 0;
 }
 
@@ -68,6 +70,7 @@ function readRange(): string | undefined {
 /** One connection. */
 class Server {
   readonly #socket;
+  #timer: NodeJS.Timeout | undefined;
   #received = Buffer.alloc(0);
   /** Called for all that happens to the connection. */
   #wake: () => void = () => {};
@@ -80,9 +83,7 @@ class Server {
     this.#socket = createConnection({ path, allowHalfOpen: true }, () => {
       isConnected = true;
     });
-    this.#socket.setTimeout(ANSWER_LIMIT_MS, () =>
-      this.#socket.destroy(new Error(`no answer within ${ANSWER_LIMIT_MS / 1000} s`)),
-    );
+    this.#limitTime();
     this.#socket.on('data', (chunk) => {
       this.#received = Buffer.concat([this.#received, chunk as Buffer]);
       this.#wake();
@@ -97,6 +98,13 @@ class Server {
       this.#error = new Error(isConnected ? `${path}: ${reason}` : `Failed to connect to ${path}: ${reason}`);
       ended();
     });
+  }
+
+  /** The next answer has to be whole in time, also where single bytes of it come. */
+  #limitTime(): void {
+    clearTimeout(this.#timer);
+    const late = (): Error => new Error(`no answer within ${ANSWER_LIMIT_MS / 1000} s`);
+    this.#timer = setTimeout(() => this.#socket.destroy(late()), ANSWER_LIMIT_MS);
   }
 
   /** Wait until the next event of the connection. */
@@ -125,6 +133,7 @@ class Server {
    */
   async request(bytes: Buffer): Promise<string> {
     this.#received = Buffer.alloc(0);
+    this.#limitTime();
     this.#socket.write(bytes);
     while (!this.#isEnded && this.#received.length < MAX_REPORT_BYTES) await this.#next();
     if (this.#error !== undefined) throw this.#error;
@@ -133,6 +142,7 @@ class Server {
   }
 
   close(): void {
+    clearTimeout(this.#timer);
     this.#socket.destroy();
   }
 }
