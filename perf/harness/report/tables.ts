@@ -213,7 +213,7 @@ export function machineText({ machine }: Pick<Result, 'machine'>): string {
     machine.cpu,
     `${machine.cores} cores`,
     `Linux ${machine.kernel}`,
-    `Node ${machine.node}`,
+    machine.runtime === 'Bun' ? 'bucatini on Bun' : `Node ${machine.node}`,
     `iperf3 ${machine.iperf3}`,
     `governor ${machine.governor}`,
     `commit ${machine.commit}`,
@@ -222,7 +222,8 @@ export function machineText({ machine }: Pick<Result, 'machine'>): string {
 }
 
 export function optionsText(result: Result): string {
-  const set = Object.entries(result.options).filter(([, value]) => value !== null);
+  // "only CELL,CELL" says the mode too.
+  const set = Object.entries(result.options).filter(([, value]) => value !== null && value !== 'only');
   return set.map(([name, value]) => `${name} ${value}`).join(', ');
 }
 
