@@ -14,12 +14,16 @@ _bucatini() {
         --address | --gateway | --interface-name | --mtu | --publish | -p | --allow | --deny | --rate | --loss | --pool-size | --pcap-ring | --pcap-snaplen | --pcap-filter | --stats)
           return
           ;;
-        --dns | --host-loopback)
+        --dns)
           COMPREPLY=($(compgen -W 'none' -- "$cur"))
           return
           ;;
         --api-socket)
           COMPREPLY=($(compgen -f -- "$cur") $(compgen -W 'auto' -- "$cur"))
+          return
+          ;;
+        --host-loopback)
+          COMPREPLY=($(compgen -W 'gateway none' -- "$cur"))
           return
           ;;
         --multicast)
@@ -75,12 +79,16 @@ _bucatini() {
         --address | --gateway | --interface-name | --mtu | --publish | -p | --allow | --deny | --rate | --loss | --pool-size | --pcap-ring | --pcap-snaplen | --pcap-filter | --stats)
           return
           ;;
-        --dns | --host-loopback)
+        --dns)
           COMPREPLY=($(compgen -W 'none' -- "$cur"))
           return
           ;;
         --api-socket)
           COMPREPLY=($(compgen -f -- "$cur") $(compgen -W 'auto' -- "$cur"))
+          return
+          ;;
+        --host-loopback)
+          COMPREPLY=($(compgen -W 'gateway none' -- "$cur"))
           return
           ;;
         --multicast)
@@ -148,7 +156,11 @@ _bucatini() {
       ;;
     top)
       case $prev in
-        --interval | --sort | --filter)
+        --interval | --filter)
+          return
+          ;;
+        --sort)
+          COMPREPLY=($(compgen -W 'rate bytes from-guest to-guest rtt retransmits age remote state' -- "$cur"))
           return
           ;;
       esac
@@ -159,7 +171,11 @@ _bucatini() {
       ;;
     flows)
       case $prev in
-        --watch | --sort | --filter)
+        --watch | --filter)
+          return
+          ;;
+        --sort)
+          COMPREPLY=($(compgen -W 'rate bytes from-guest to-guest rtt retransmits age remote state' -- "$cur"))
           return
           ;;
       esac
@@ -206,7 +222,7 @@ _bucatini() {
       esac
       case $cur in
         -*) COMPREPLY=($(compgen -W '--nat64 --protocol --name --json --watch --help --version' -- "$cur")) ;;
-        *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -W 'test' -- "$cur") $(compgen -f -- "$cur")) ;;
       esac
       ;;
     metrics)

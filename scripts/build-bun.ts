@@ -8,6 +8,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { PROGRAMS } from '../perf/harness/programs.ts';
 import { bunExecutable } from './bun.ts';
 import type { BundleEntry } from './bundle-roles.ts';
 
@@ -58,14 +59,21 @@ function compile(bun: string, root: string, out: string, entries: readonly Bundl
     .filter(({ kind }) => kind !== 'thread')
     .map(({ module, name }) => `  case ${JSON.stringify(name)}: void import(${source(module)}); break;\n`)
     .join('');
+  // They measure from their first line on, so they compile at once as usual.
+  const benches = Object.entries(PROGRAMS)
+    .map(
+      ([name, file]) =>
+        `  case ${JSON.stringify(`bench/${name}`)}: startFinished(); void import(${JSON.stringify(`${root}perf/${file}.ts`)}); break;\n`,
+    )
+    .join('');
   const main = `${work}/main.ts`;
   const made = `${out}/bucatini`;
   writeFileSync(
     main,
-    `import { chooseProgram } from ${source('runtime/bun/program')};
+    `import { chooseProgram, startFinished } from ${source('runtime/bun/program')};
 const name = chooseProgram();
 switch (name) {
-${choices}  default: throw new Error(name + ': no such program in this executable');
+${choices}${benches}  default: throw new Error(name + ': no such program in this executable');
 }
 `,
   );

@@ -53,12 +53,21 @@ need_programs() {
   done
 }
 
+# compressing DIRECTORY: said before what takes long. xz does about 1 MB a second on one processor.
+compressing() {
+  megabytes=$(du -m -s --apparent-size "$1" | cut -f1)
+  case $compression in
+    xz) echo "${0##*/}: compressing $megabytes MB with xz, up to $(((megabytes + 29) / 60 + 1)) minutes (PACKAGE_COMPRESSION=zstd: seconds, larger)" >&2 ;;
+  esac
+}
+
 # stage_program DIRECTORY: the program itself: bin/, dist/ with the executable, package.json.
 stage_program() {
-  mkdir -p "$1/bin" "$1/dist/bun" "$1/dist/texts"
+  mkdir -p "$1/bin" "$1/dist/bun" "$1/dist/texts" "$1/dist/licenses"
   for name in bucatini pasta slirp4netns pesto; do install -m 755 "$root/bin/$name" "$1/bin/$name"; done
   install -m 644 "$root/bin/launch.sh" "$1/bin/launch.sh"
   install -m 644 "$root"/dist/texts/* "$1/dist/texts/"
+  install -m 644 "$root"/dist/licenses/* "$1/dist/licenses/"
   install -m 755 "$root/dist/bun/bucatini" "$1/dist/bun/bucatini"
   install -m 644 "$root/dist/bun/loader" "$1/dist/bun/loader"
   # The launchers' remedies differ where nothing can be built.

@@ -32,5 +32,6 @@ case $compression in
   xz) set -- -Zxz -z6 ;;
   zstd) set -- -Zzstd -z3 ;;
 esac
+compressing "$tree"
 dpkg-deb --root-owner-group "$@" --build "$tree" "$work/$file" >/dev/null
 deliver "$work/$file"

@@ -21,6 +21,7 @@ case $compression in
   xz) payload=w6.xzdio ;;
   zstd) payload=w3.zstdio ;;
 esac
+compressing "$tree"
 rpmbuild -bb --quiet --define "_topdir $work/rpm" --define "bucatini_tree $tree" --define "bucatini_version $version" \
   --define "_binary_payload $payload" --define "_rpmdir $work/made" --define "_build_id_links none" \
   "$root/packaging/rpm/bucatini.spec" >&2

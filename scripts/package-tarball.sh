@@ -35,5 +35,6 @@ case $compression in
 esac
 file=$folder.tar.$suffix
 tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf "$work/tar" "$folder"
+compressing "$tree"
 "$@" <"$work/tar" >"$work/$file"
 deliver "$work/$file"

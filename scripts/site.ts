@@ -112,6 +112,18 @@ function amendMarkdown(markdown: MarkdownIt, sourceOf: (page: Page) => string): 
 const escaped = (text: string): string =>
   text.replace(/[&<>"]/g, (char) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[char]!);
 
+/** Pages with more chapters than this begin with a list of them. */
+const FEW_CHAPTERS = 5;
+
+/** Links to the chapters of a long page, folded until somebody asks for them; empty for a short one. */
+function chapterList(contents: string): string {
+  const items = [...contents.matchAll(/<h2 id="([^"]+)">(.*?)<\/h2>/gs)].map(
+    ([, id, heading]) => `<li><a href="#${id}">${heading!.replace(/<\/?a\b[^>]*>/g, '')}</a></li>`,
+  );
+  if (items.length <= FEW_CHAPTERS) return '';
+  return `<details class="chapters"><summary>On this page</summary><ul>${items.join('')}</ul></details>`;
+}
+
 /** A whole page around its contents. */
 function pageHtml(pages: Pages, source: string, contents: string): string {
   const title = /<h1[^>]*>(.*?)<\/h1>/s.exec(contents)?.[1]?.replace(/<[^>]+>/g, '') ?? 'bucatini';
@@ -135,7 +147,10 @@ function pageHtml(pages: Pages, source: string, contents: string): string {
 <body>
 <nav><details><summary>Contents</summary>${navigation.join('\n')}</details></nav>
 <main>
-${contents.replace(/<a href="">(.*?)<\/a>/gs, '$1').replace(/<table>(.*?)<\/table>/gs, '<div class="table"><table>$1</table></div>')}
+${contents
+  .replace('</h1>', () => `</h1>${chapterList(contents)}`)
+  .replace(/<a href="">(.*?)<\/a>/gs, '$1')
+  .replace(/<table>(.*?)<\/table>/gs, '<div class="table"><table>$1</table></div>')}
 </main>
 </body>
 </html>

@@ -11,7 +11,7 @@
 import { inside } from './inside.ts';
 import { ownName, UsageError } from './options.ts';
 import { INSIDE, outside } from './outside.ts';
-import { programFile } from './programs.ts';
+import { programWords } from './programs.ts';
 import { say } from './progress.ts';
 
 const argv = process.argv.slice(2);
@@ -19,7 +19,7 @@ const isInside = process.env[INSIDE] === '1';
 // A terminal that is gone must not end a run whose results are still to be written.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 try {
-  process.exitCode = isInside ? await inside(argv) : await outside(programFile('main'), argv);
+  process.exitCode = isInside ? await inside(argv) : await outside(programWords('main'), argv);
 } catch (error) {
   if (!(error instanceof UsageError)) throw error;
   say(`${ownName()}: ${error.message}`);

@@ -237,7 +237,9 @@ export function parseOptions(argv: readonly string[], cores = availableParalleli
       allowPositionals: true,
     }));
   } catch (error) {
-    throw new UsageError(`${error instanceof Error ? error.message : error} (--help lists the options)`);
+    const text = error instanceof Error ? error.message : String(error);
+    // Node adds how a word that begins with a hyphen can be an operand, which no operand here does.
+    throw new UsageError(`${text.replace(/ To specify a positional.*$/s, '')} (--help lists the options)`);
   }
   if (values.help === true) return null;
   const text = (flag: string): string | null => {

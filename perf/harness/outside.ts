@@ -36,7 +36,8 @@ function compareFiles({ compare, check, requirements, outputs }: Options, old: R
   return failures.length > 0 ? CHECK_FAILED : status;
 }
 
-export async function outside(main: string, argv: readonly string[]): Promise<number> {
+/** @param main  the command line that starts the harness again */
+export async function outside(main: readonly string[], argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv);
   if (options === null) {
     return printReport(helpText()) ? 0 : 1;
@@ -57,11 +58,10 @@ export async function outside(main: string, argv: readonly string[]): Promise<nu
   // kills the processes it started.
   const pidNamespace = ['-pf', '--mount-proc', '--kill-child'];
   const hasPidNamespace = (await run(['unshare', '-Urnm', ...pidNamespace, 'true'])).status === 0;
-  const child = spawn(
-    'unshare',
-    ['-Urnm', ...(hasPidNamespace ? pidNamespace : []), process.execPath, ...process.execArgv, main, ...argv],
-    { stdio: ['inherit', 'inherit', 'inherit', 'pipe'], env: { ...process.env, [INSIDE]: '1' } },
-  );
+  const child = spawn('unshare', ['-Urnm', ...(hasPidNamespace ? pidNamespace : []), ...main, ...argv], {
+    stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
+    env: { ...process.env, [INSIDE]: '1' },
+  });
   // Ctrl-C reaches the inside through the terminal, any other reason to end through the end of this pipe.
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(name, () => {

@@ -111,6 +111,8 @@ const OLD_YEARS = 2;
  * Debian's too (0.0~git20230309.7c7625d). Pure.
  */
 export function ageNote(name: string, version: string, now: Date): string | null {
+  if (/^(?:pasta|slirp)/.test(name) && version.includes('bucatini'))
+    return `${name} in PATH is bucatini's own, not the original: write --peers …,${name}=FILE`;
   const kind = name.startsWith('slirp') ? 'slirp' : 'pasta';
   const [, year, month] = /\b(?:git)?(20\d\d)[_-]?([01]\d)[_-]?[0-3]\d\b/.exec(version) ?? [];
   if (year === undefined || month === undefined) return null;

@@ -18,7 +18,7 @@
 import { writeFileSync } from 'node:fs';
 import type { Family, Line } from './matrix.ts';
 import { type Argv, commandLine, Daemon, must, namespaceOf, run, sleep, until } from './processes.ts';
-import { programFile } from './programs.ts';
+import { programWords } from './programs.ts';
 
 /**
  * cubic on every link: machines have different defaults, and with BBR even a bare veth carries half as much.
@@ -143,11 +143,9 @@ async function linkRoutes(device: string, four: string, six: string, ip: Ip, pee
 }
 
 async function startLine(line: Line, peer: number, ip: Ip, peerIp: Ip): Promise<Daemon> {
-  const emulator = programFile('line-emulator');
   const { delayMs, rateMbit, queueKib, lossPercent } = line;
   const daemon = new Daemon([
-    process.execPath,
-    emulator,
+    ...programWords('line-emulator'),
     ...[delayMs, rateMbit, queueKib, lossPercent].map(String),
   ]);
   await until('the line emulator', 5000, () => {

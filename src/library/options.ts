@@ -42,7 +42,9 @@ export interface NetworkOptions {
   readonly publish?: OneOrMore<string | number> | undefined;
   /** Connections from the host's loopback to ports of `publish` go past the interface: `--splice`. */
   readonly splice?: boolean | undefined;
-  /** An address inside that stands for the host's 127.0.0.1 (::1), one for each family: `--host-loopback`. */
+  /**
+   * An address inside that stands for the host's 127.0.0.1 (::1), one for each family, or `gateway`: `--host-loopback`.
+   */
   readonly hostLoopback?: OneOrMore<string> | undefined;
   /** Groups that programs inside may use, or `all`: `--multicast`. */
   readonly multicast?: OneOrMore<string> | undefined;

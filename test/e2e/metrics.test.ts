@@ -162,7 +162,7 @@ describeE2e('metrics', needs, () => {
     // A journal that prints what it gets, in a mount namespace of its own.
     const script = `
       mount -t tmpfs journal /run && mkdir -p /run/systemd/journal || exit 9
-      socat -u UNIX-RECV:/run/systemd/journal/socket - & listener=$!
+      socat -u UNIX-RECV:/run/systemd/journal/socket - 2>/dev/null & listener=$!
       until [ -S /run/systemd/journal/socket ]; do sleep 0.05; done
       export JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2)
       "$@" -- sh -c 'echo "$JOURNAL_STREAM" >&2'

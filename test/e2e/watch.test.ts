@@ -193,9 +193,9 @@ describeNeeding(
           'a small screen',
           (now) => /^q quit/.test(now[7]!) && now.some((line) => /:\d+ .*[kM] /.test(line)),
         );
-        tmux('resize-window', '-x', '80', '-y', '24');
         keys('C-z');
         await shows('the shell', (now) => now.some((line) => /Stopped/.test(line)));
+        tmux('resize-window', '-x', '80', '-y', '24'); // of which a stopped job is not told
         keys(`stty -g >${directory}/stopped; fg`, 'Enter');
         await shows('the screen again', (now) => /^bucatini top/.test(now[0]!) && /^q quit/.test(now[23]!));
         keys('q');

@@ -271,6 +271,9 @@ describe('address plan', () => {
       hostLoopback: '192.168.1.1',
     });
     expect(plan(laptop()).addresses.ipv4).not.toHaveProperty('hostLoopback');
+    const both = plan(laptop(), '--host-loopback', 'gateway', '--host-loopback', '192.0.2.99').addresses;
+    expect(both.ipv4?.hostLoopback).toBe('192.0.2.99');
+    expect(both.ipv6?.hostLoopback).toBe(both.ipv6?.gateway);
   });
 });
 

@@ -79,7 +79,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
       [['none'], { dns: [] }],
     ],
     bad: [
-      [['resolver.example'], 'not an IPv4'],
+      [['resolver.example'], 'or none'],
       [['0.0.0.0'], 'not the address of a resolver'],
     ],
   },
@@ -119,10 +119,11 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
       [['192.0.2.1'], { hostLoopback4: '192.0.2.1' }],
       [['fd00::1'], { hostLoopback6: 'fd00::1' }],
       [['none'], {}],
+      [['gateway'], { hostLoopbackGateway: true }],
     ],
     bad: [
       [['127.0.0.1'], 'loopback'],
-      [['yes'], 'not an IPv4'],
+      [['yes'], 'gateway, 192.0.2.15, 2001:db8::15 or none'],
     ],
   },
   '--api-socket': {

@@ -616,7 +616,9 @@ describe('rendering', () => {
     expect(text).toContain('| TCP, 1 stream, up, MTU 1500 | bucatini | 500 | 300–900 | 0.50 | 2.00 | 0.50 |');
     expect(text).toContain('| TCP, 1 stream, up, MTU 1500 | pasta-new | failed | - | - | - | - |');
     expect(text).toContain('| TCP, 1 stream, up, MTU 1500 | Mbit/s >= 0.5 × direct | 500 | 500 | yes |');
-    expect(text).toMatch(/\d+ targets? reached, \d+ missed; \d+ others not measured in this run\./);
+    expect(text).toMatch(
+      /\d+ targets? \(stretch goals left aside\) reached, \d+ missed; \d+ others not measured in this run\./,
+    );
   });
 
   it('a partial run: figures first, then only the targets with figures', () => {
@@ -625,7 +627,9 @@ describe('rendering', () => {
     expect(text.indexOf('## TCP throughput')).toBeLessThan(text.indexOf('## Targets'));
     expect(html(RESULT)).not.toContain('<td>not measured');
     const nothing = markdown({ ...RESULT, cells: [], measurements: [] });
-    expect(nothing).toMatch(/^0 targets reached, 0 missed; \d+ others not measured in this run\.$/m);
+    expect(nothing).toMatch(
+      /^0 targets \(stretch goals left aside\) reached, 0 missed; \d+ others not measured in this run\.$/m,
+    );
   });
 
   /** A result with every cell of the matrix, all measured by all. */
@@ -758,6 +762,7 @@ describe('rendering', () => {
     expect(ageNote('pasta', 'pasta 0.0~git20230309.7c7625d-1', now)).toContain(
       'pasta is of 2023-03, 3 years old',
     );
+    expect(ageNote('pasta', 'pasta 0.1.0 (bucatini)', now)).toContain('not the original');
     expect(ageNote('pasta', 'pasta 2024_11_27.1', now)).toContain('2 years old');
     expect(ageNote('pasta', 'pasta 2024_12_27.1', now)).toBeNull();
     expect(ageNote('pasta-new', 'pasta 0.0~git20261002.1', now)).toBeNull();

@@ -96,6 +96,8 @@ describeNeeding(
       const pasta = ['--config-net', '-q', '--', 'echo', 'inside'];
       expect(spawnSync(`${bin}/bucatini-pasta`, pasta, { encoding: 'utf8' }).stdout).toBe('inside\n');
       expect(run(`${bin}/bucatini-slirp4netns`, '--version')).toContain(`+bucatini.${version}`);
+      const plan = spawnSync(`${bin}/bucatini`, ['bench', '--plan'], { encoding: 'utf8' });
+      expect(plan.stdout, plan.stderr).toMatch(/^[0-9]+ cells, about /m);
       const { status, stderr } = spawnSync(`${bin}/bucatini-pesto`, ['/none'], { encoding: 'utf8' });
       expect({ status, stderr }).toMatchObject({
         status: 1,

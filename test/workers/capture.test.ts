@@ -407,11 +407,14 @@ describe('a pipe', () => {
     const rig = new CaptureRig(sink);
     const parts: Buffer[] = [];
     for (let i = 0; i < 100; i++) rig.send(30_000);
-    const ended = rig.capture.end();
-    for (let empty = 0; empty < 20; ) {
+    let complete = false;
+    const ended = rig.capture.end().then(() => {
+      complete = true;
+    });
+    for (let wasComplete = false; ; wasComplete = complete) {
       const part = readSome(fds[0]!, 50_000);
       parts.push(part);
-      empty = part.length === 0 ? empty + 1 : 0;
+      if (part.length === 0 && wasComplete) break;
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
     await ended;

@@ -111,7 +111,7 @@ export function targetSummary(figures: Figures): string {
   const reached = verdicts.filter((verdict) => verdict.reached === true).length;
   const missed = verdicts.filter((verdict) => verdict.reached === false).length;
   const open = verdicts.length - reached - missed;
-  const targets = `${reached} target${reached === 1 ? '' : 's'}`;
+  const targets = `${reached} target${reached === 1 ? '' : 's'} (stretch goals left aside)`;
   return `${targets} reached, ${missed} missed${open === 0 ? '' : `; ${open} others not measured in this run`}.`;
 }
 

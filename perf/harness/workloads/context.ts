@@ -2,7 +2,7 @@
 import type { Cell } from '../matrix.ts';
 import type { Guest } from '../peers.ts';
 import { type Argv, cpuSeconds, Daemon, memoryMib, run, until } from '../processes.ts';
-import { type PROGRAMS, programFile } from '../programs.ts';
+import { type PROGRAMS, programWords } from '../programs.ts';
 import type { Measurement } from '../result.ts';
 import type { World } from '../world.ts';
 
@@ -30,7 +30,7 @@ export const nextPort = (count = 1): number => {
 export const trafficProgram = (
   name: Exclude<keyof typeof PROGRAMS, 'main' | 'line-emulator'>,
   ...args: readonly (string | number)[]
-): Argv => [process.execPath, '--no-warnings', programFile(name), ...args.map(String)];
+): Argv => [...programWords(name), ...args.map(String)];
 
 /**
  * Start a server and wait until it reports that it listens.

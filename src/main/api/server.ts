@@ -55,6 +55,11 @@ export async function openApiOption(
     if (value === AUTO_SOCKET) log('info', `API socket: ${path}`);
     return socket;
   } catch (cause) {
-    throw new UsageError(`--api-socket ${path}: ${strerrorOf(cause)}`);
+    // A socket would have been replaced.
+    const text =
+      (cause as { code?: string }).code === 'EADDRINUSE'
+        ? 'a file that is no socket is there; remove it or write another path'
+        : strerrorOf(cause);
+    throw new UsageError(`--api-socket ${path}: ${text}`);
   }
 }

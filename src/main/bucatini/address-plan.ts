@@ -221,11 +221,13 @@ function planIpv4(settings: Settings, template: Template | undefined, forwardsDn
   const guest = chosen?.address ?? template?.address ?? LOCAL4.guest;
   const gateway = settings.gateway4 ?? template?.gateway ?? LOCAL4.gateway;
   refuseEqual(guest, gateway);
+  const hostLoopback =
+    settings.hostLoopback4 ?? (settings.hostLoopbackGateway === true ? gateway : undefined);
   return {
     guest,
     prefixLen: chosen !== undefined ? (chosen.prefixLen ?? 24) : (template?.prefixLen ?? LOCAL4.prefixLen),
     gateway,
-    ...(settings.hostLoopback4 !== undefined && { hostLoopback: settings.hostLoopback4 }),
+    ...(hostLoopback !== undefined && { hostLoopback }),
     ...(forwardsDns && { dns: DNS4 }),
   };
 }
@@ -235,6 +237,8 @@ function planIpv6(settings: Settings, template: Template | undefined, forwardsDn
   const guest = chosen?.address ?? template?.address ?? LOCAL6.guest;
   const gateway = settings.gateway6 ?? template?.gateway ?? LOCAL6.gateway;
   refuseEqual(guest, gateway);
+  const hostLoopback =
+    settings.hostLoopback6 ?? (settings.hostLoopbackGateway === true ? gateway : undefined);
   return {
     guest,
     prefixLen: chosen !== undefined ? (chosen.prefixLen ?? 64) : (template?.prefixLen ?? LOCAL6.prefixLen),
@@ -242,7 +246,7 @@ function planIpv6(settings: Settings, template: Template | undefined, forwardsDn
     // Router advertisements are sent from a link-local address: the gateway's, if it is link-local.
     linkLocal: isLinkLocal(gateway) ? gateway : LOCAL6.gateway,
     ...(template !== undefined && { linkLocalScope: template.linkIndex }),
-    ...(settings.hostLoopback6 !== undefined && { hostLoopback: settings.hostLoopback6 }),
+    ...(hostLoopback !== undefined && { hostLoopback }),
     ...(forwardsDns && { dns: DNS6 }),
   };
 }

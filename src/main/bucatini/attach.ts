@@ -2,6 +2,7 @@
  * `bucatini attach`: serves a namespace that another program made, until it is gone
  * (host/namespace-watch.ts).
  */
+import { existsSync } from 'node:fs';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import { quoted, requireUtf8, UsageError } from '../cli/values.ts';
@@ -113,6 +114,10 @@ function parseTarget(operands: readonly string[]): NamedNamespace {
 }
 
 function notFoundText(target: NamedNamespace): string {
-  if (target.pid === undefined) return `${quoted(target.path)}: no such file, or this user may not see it`;
+  if (target.pid === undefined) {
+    const named = `/run/netns/${target.path}`; // as `ip netns add` makes it
+    const hint = !target.path.includes('/') && existsSync(named) ? `; did you mean ${named}?` : '';
+    return `${quoted(target.path)}: no such file, or this user may not see it${hint}`;
+  }
   return `${target.pid}: no such process, or not one of yours`;
 }

@@ -272,8 +272,11 @@ const EXAMPLES: readonly Example[] = [
   ['bucatini run --deny private -- npm ci', 'A build that cannot reach the local network.'],
   ['bucatini run --delay 100ms --loss 5% -- npm test', 'A test under a bad network.'],
   ['bucatini run --pcap run.pcap -- ping -c 3 192.0.2.1', 'Write all frames to a file for Wireshark.'],
+  ['bucatini run --api-socket auto -- ./server', 'A server that `bucatini top` and others find.'],
+  ['bucatini top', 'What the instances of this user do, renewed every second.'],
   ['bucatini attach 4711', 'Connect the network namespace of process 4711.'],
   ['bucatini doctor', 'Check what this host allows.'],
+  ['bucatini doctor --container web', 'Find out why a container has no network.'],
   ['bucatini switch-over', 'Podman and Buildah of this user use bucatini; switch-back undoes it.'],
 ];
 
@@ -285,7 +288,7 @@ const operandKind = (operands: string): OperandKind =>
 const completed = (): ProgramWithCommands => ({
   name: 'bucatini',
   commands: COMMANDS.map(({ name, summary, operands }) => {
-    const [, word] = /^([a-z]+) /.exec(operands) ?? [];
+    const [, word] = /(?:^|\| )([a-z]+) /.exec(operands) ?? [];
     return {
       name,
       summary,

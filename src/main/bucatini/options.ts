@@ -75,6 +75,8 @@ export interface Settings extends EgressOptions, CaptureOptions {
   readonly nat64?: Nat64Choice;
   readonly hostLoopback4?: string;
   readonly hostLoopback6?: string;
+  /** The gateway's address stands for the host's loopback, in each family without a `hostLoopbackN`. */
+  readonly hostLoopbackGateway?: boolean;
   readonly publish: readonly ListenerPlan[];
   /** Path of the API socket (api.ts). */
   readonly apiSocket?: string;
@@ -129,6 +131,8 @@ export interface OptionSpec {
   readonly value?: string;
   /** The value may be left out; it is written behind "=" only. `set` then gets an empty text. */
   readonly optional?: true;
+  /** Values for completion, where `value` does not list them. */
+  readonly words?: readonly string[];
   readonly group:
     | 'Addresses'
     | 'Connections'
@@ -159,6 +163,12 @@ export const SORT_KEYS = [
   ...(['rate', 'bytes', 'from-guest', 'to-guest', 'rtt', 'retransmits', 'age', 'remote', 'state'] as const),
 ];
 export type SortKey = (typeof SORT_KEYS)[number];
+
+/** What an error about a wrong address proposes. */
+const ADDRESS_EXAMPLES = {
+  dns: '192.0.2.53, 2001:db8::53 or none',
+  hostLoopback: 'gateway, 192.0.2.15, 2001:db8::15 or none',
+};
 
 const { fixed, parsed } = fieldsOf<Draft>();
 
@@ -205,7 +215,7 @@ export const OPTIONS: readonly OptionSpec[] = [
         draft.dns = [];
         return;
       }
-      const { address } = parseAddress(text);
+      const { address } = parseAddress(text, ADDRESS_EXAMPLES.dns);
       if (address === '0.0.0.0' || address === '::')
         throw new UsageError('is not the address of a resolver; write for example 192.0.2.53');
       if (draft.dns?.length === 0) throw new UsageError('contradicts an earlier --dns none');
@@ -285,19 +295,23 @@ export const OPTIONS: readonly OptionSpec[] = [
   },
   {
     name: 'host-loopback',
-    value: 'ADDR|none',
+    value: 'ADDR|gateway|none',
     group: 'Connections',
-    help: "Connections from inside to ADDR reach the host's 127.0.0.1 (::1 for an IPv6 ADDR). At most one per family; the gateway's address is allowed.",
+    help: "Connections from inside to ADDR reach the host's 127.0.0.1 (::1 for an IPv6 ADDR). At most one per family. gateway: the gateway's address of each family that has no ADDR.",
     default: 'none',
     repeatable: true,
     commands: ENGINE,
     set: (draft, text) => {
       if (text === 'none') {
-        if (draft.hostLoopback4 ?? draft.hostLoopback6)
+        if (draft.hostLoopback4 ?? draft.hostLoopback6 ?? draft.hostLoopbackGateway)
           throw new UsageError('contradicts an earlier --host-loopback');
         return;
       }
-      const parsed = parseUnicast(text);
+      if (text === 'gateway') {
+        draft.hostLoopbackGateway = true;
+        return;
+      }
+      const parsed = parseUnicast(text, ADDRESS_EXAMPLES.hostLoopback);
       setOnce(draft, parsed.family === 4 ? 'hostLoopback4' : 'hostLoopback6', parsed.address, parsed.family);
     },
   },
@@ -506,6 +520,7 @@ export const OPTIONS: readonly OptionSpec[] = [
   {
     name: 'sort',
     value: 'COLUMN',
+    words: SORT_KEYS,
     group: 'Output',
     help: `Order of the flows: ${SORT_KEYS.join(', ')}. Numbers: the largest first.`,
     default: 'rate for top, age for flows',

@@ -75,7 +75,9 @@ export async function watch(
 
 function none(settings: Settings): number {
   if (settings.json) print(`${JSON.stringify({ timeMs: Date.now(), instances: [] })}\n`);
-  say('no running instance of this user was started with --api-socket auto; name an API socket');
+  say(
+    'no running instance of this user was started with --api-socket auto; start one so, or name an API socket',
+  );
   return 1;
 }
 

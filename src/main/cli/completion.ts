@@ -12,6 +12,8 @@ export interface CompletedOption {
   readonly short?: string;
   /** Syntax of the value. Absent: the option is a flag. */
   readonly value?: string;
+  /** Words for the value, where neither its syntax nor WORDS below has them. */
+  readonly words?: readonly string[];
   readonly help: string;
   readonly repeatable?: true;
 }
@@ -54,11 +56,12 @@ const WORDS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** The value's kind, from its syntax: FILE and PATH are files; alternatives in lower case are words. */
-export function valueKind({ name, value = '' }: CompletedOption): ValueKind {
+export function valueKind({ name, value = '', words }: CompletedOption): ValueKind {
   return {
     files: /\b(FILE|PATH|SOCKET)\b/.test(value),
     interfaces: /^outbound-i|^interface$/.test(name) || /\bINTERFACE\b/.test(value),
     words:
+      words ??
       WORDS[name] ??
       value
         .split('|')

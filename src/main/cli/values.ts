@@ -91,22 +91,27 @@ export function addressOf(text: string): string | undefined {
 /**
  * Parse an address of either family into canonical form. A scope id is an error: it would name an interface
  * of the host, which the guest does not have.
+ * @param examples  what an error proposes
  * @throws UsageError
  */
-export function parseAddress(text: string): { family: Family; address: string } {
+export function parseAddress(
+  text: string,
+  examples = '192.0.2.15 or 2001:db8::15',
+): { family: Family; address: string } {
   const address = addressOf(text);
   if (address !== undefined) return { family: address.includes(':') ? 6 : 4, address };
   if (text.includes('%')) throw new UsageError('has a scope id; write the address without %zone');
-  throw new UsageError('not an IPv4 or IPv6 address; write for example 192.0.2.15 or 2001:db8::15');
+  throw new UsageError(`not an IPv4 or IPv6 address; write for example ${examples}`);
 }
 
 /**
  * Parse an address that one host can have: no wildcard, loopback, multicast, broadcast or IPv4-mapped
  * address.
+ * @param examples  what an error proposes
  * @throws UsageError
  */
-export function parseUnicast(text: string): { family: Family; address: string } {
-  const parsed = parseAddress(text);
+export function parseUnicast(text: string, examples?: string): { family: Family; address: string } {
+  const parsed = parseAddress(text, examples);
   const why = notUnicast(parsed.address, parsed.family);
   if (why !== undefined) throw new UsageError(`${why}; write the unicast address of one interface`);
   return parsed;

@@ -35,7 +35,9 @@ export function enterNamespace(target: NetnsTarget): void {
     openPath(target.path, O_NONBLOCK), // do not wait for a writer if the path is a FIFO
     'open',
     target.path,
-    'it must exist and be readable by this user',
+    /^\/proc\/[0-9]+\//.test(target.path)
+      ? "the process is another user's, or has more rights than this user"
+      : 'it must exist and be readable by this user',
   );
   const r = setns(fd, CLONE_NEWNET);
   close(fd);

@@ -142,6 +142,8 @@ describe('the screen of top', () => {
     expect(text.split('\n').filter((l) => l.startsWith('tcp'))).toHaveLength(300);
     expect(text).not.toContain('quit');
     expect(plainText([], VIEW, NOW)).toContain('no running instance');
+    const narrow = plainText([measured(1, 3), measured(2, 3)], VIEW, NOW, 40).split('\n'); // TERM=dumb
+    expect(Math.max(...narrow.map((line) => line.length))).toBeLessThanOrEqual(40);
   });
 });
 

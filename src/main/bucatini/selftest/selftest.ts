@@ -8,6 +8,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
+import { isatty } from 'node:tty';
 import { fileURLToPath } from 'node:url';
 import { packageRoot, programCommand } from '#runtime/program';
 import { RouteSocket } from '../../../sys/netlink.ts';
@@ -28,10 +29,13 @@ export async function selftest(): Promise<number> {
   const startedAt = performance.now();
   const failures: StepReport[] = [];
   let steps = 0;
+  const progress = new Progress(startedAt);
   const printStep = (report: StepReport): void => {
+    progress.clear();
     if (steps++ === 0) print(`${'step'.padEnd(NAME_WIDTH)}result  figure\n`);
     print(`${report.step.padEnd(NAME_WIDTH)}${(report.ok ? 'ok' : 'FAILED').padEnd(8)}${report.text}\n`);
     if (!report.ok) failures.push(report);
+    progress.show(steps);
   };
   let peer: Child | undefined;
   try {
@@ -45,6 +49,7 @@ export async function selftest(): Promise<number> {
   } catch (error) {
     printStep({ step: steps === 0 ? 'world' : 'run', ok: false, text: (error as Error).message });
   } finally {
+    progress.clear();
     peer?.process.kill('SIGKILL');
   }
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
@@ -57,6 +62,33 @@ export async function selftest(): Promise<number> {
     `\nselftest FAILED: ${failures.length} of ${steps} steps in ${seconds} s; first: ${first.step}: ${first.text}\n`,
   );
   return 1;
+}
+
+/** Steps of a run that does not fail. */
+const STEPS = 22;
+/** Each of the two speed tests per family takes 1 s, all other steps together as long as one of them. */
+const USUAL_STEP_MS = 230;
+
+/** A line on a terminal, below the steps, that says how many there are and how long they will take. */
+class Progress {
+  readonly #startedAt: number;
+  readonly #shown = isatty(1) && process.env.TERM !== 'dumb';
+
+  constructor(startedAt: number) {
+    this.#startedAt = startedAt;
+  }
+
+  /** @param done  steps */
+  show(done: number): void {
+    if (!this.#shown || done >= STEPS) return;
+    // A step of a slow machine takes longer, so the rest is estimated from what was.
+    const perStepMs = Math.max(USUAL_STEP_MS, (performance.now() - this.#startedAt) / done);
+    print(`${done} of ${STEPS} steps, about ${Math.ceil(((STEPS - done) * perStepMs) / 1000)} s left`);
+  }
+
+  clear(): void {
+    if (this.#shown) print('\r\x1b[K');
+  }
 }
 
 interface Child {

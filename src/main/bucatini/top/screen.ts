@@ -61,7 +61,8 @@ const HELP = [
   'arrows, Page Up, Page Down, Home, End   scroll',
   'h, ?          this help',
   '',
-  'FROM, TO      bit/s from and to the guest       BYTES   payload of both directions',
+  'FROM, TO      bit/s from and to the guest',
+  'BYTES         payload of both directions',
   "RTT           of the host's socket, by its kernel",
   'RETX          segments sent again, to the remote end and to the guest',
   'drops         packets lost by cause: docs/counters.md explains the causes',
@@ -90,12 +91,12 @@ export function screenLines(
     .map(({ text, style }) => ({ text: clipped(text, columns), style }));
 }
 
-/** The screen without a size: all rows of flows, no keys. */
-export function plainText(all: readonly Measured[], view: TopView, now: Date): string {
-  const size = { columns: 1000, rows: Number.POSITIVE_INFINITY };
+/** The screen as plain text: all rows of flows, no keys. @param columns  of the terminal; absent: not cut */
+export function plainText(all: readonly Measured[], view: TopView, now: Date, columns = 1000): string {
+  const size = { columns, rows: Number.POSITIVE_INFINITY };
   const head = headLines(all, view, size.columns, size.rows, now);
   const lines = [...head, ...flowLines(all, view, size.columns, size.rows)];
-  return lines.map(({ text }) => `${text.trimEnd()}\n`).join('');
+  return lines.map(({ text }) => `${clipped(text, columns).trimEnd()}\n`).join('');
 }
 
 /** Most flow rows that a scroll may leave above the screen. */

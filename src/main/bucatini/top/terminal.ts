@@ -117,6 +117,9 @@ export class Screen {
     this.#raw(true);
     this.#taken = true;
     this.#shown = [];
+    // The size may have changed while we were stopped, or were not the terminal's foreground job, which alone
+    // gets SIGWINCH: the runtime asks for the size at that event.
+    process.emit('SIGWINCH', 'SIGWINCH');
     process.stdout.write(ENTER);
     this.#events.onRedraw();
   }

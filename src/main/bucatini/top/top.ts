@@ -56,7 +56,10 @@ async function printed(
     await pause(intervalMs);
     const all = await sampler.sample(Math.max(WAIT_MS, intervalMs));
     const now = new Date();
-    const text = settings.json ? `${JSON.stringify(document(all, view, now))}\n` : plainText(all, view, now);
+    const columns = settings.once ? undefined : process.stdout.columns; // of a terminal without control sequences
+    const text = settings.json
+      ? `${JSON.stringify(document(all, view, now))}\n`
+      : plainText(all, view, now, columns);
     if (settings.once) {
       print(text);
       return all.length > 0 && all.every(({ problem }) => problem === undefined) ? 0 : 1;
