@@ -6,7 +6,7 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 import { bunExecutable } from './scripts/bun.ts';
-import { runsOnNodeToo } from './test/support/both-files.ts';
+import { needsLanesOnNode, runsOnNodeToo } from './test/support/both-files.ts';
 import { runsOnBun } from './test/support/bun-files.ts';
 import { bunPool } from './test/support/bun-pool/pool.ts';
 import { testKind } from './test/support/test-kind.ts';
@@ -48,11 +48,19 @@ const projects = (way: string, group: number, chosen: (file: string) => boolean,
 const bun = bunExecutable(`${import.meta.dirname}/`);
 /** Files that run once more in processes on Bun. */
 const onBun = bun === undefined ? [] : projects('bun', 2, runsOnBun, { pool: bunPool(bun) });
-/** Of the thread plans, those that differ most: one packet thread, and threads that start in the sandbox. */
-const NODE_PLANS = process.env.E2E_PLANS ?? 'fused,lanes=2';
-/** Where there is no executable with Bun, the launchers choose Node already. */
+/**
+ * Where there is no executable with Bun, the launchers choose Node already. Of the thread plans those that differ
+ * most, for the files to which it matters on another runtime; the rest of them was tested on Bun.
+ */
+const onNode = (name: string, group: number, plans: string, chosen: (file: string) => boolean) =>
+  projects(name, group, (file) => runsOnNodeToo(file) && chosen(file), {
+    env: { BUCATINI_RUNTIME: 'node', E2E_PLANS: process.env.E2E_PLANS ?? plans },
+  });
 const launchersOnNode = existsSync(`${import.meta.dirname}/dist/bun/bucatini`)
-  ? projects('e2e on node', 4, runsOnNodeToo, { env: { BUCATINI_RUNTIME: 'node', E2E_PLANS: NODE_PLANS } })
+  ? [
+      ...onNode('e2e on node', 4, 'fused', (file) => !needsLanesOnNode(file)),
+      ...onNode('e2e on node lanes', 6, 'fused,lanes=2', needsLanesOnNode),
+    ]
   : [];
 
 export default defineConfig({

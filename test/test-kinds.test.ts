@@ -38,9 +38,11 @@ describe('test files', () => {
     const bun = bunExecutable(`${root}/`) !== undefined;
     expect(included(['bun beside', 'bun alone'])).toEqual(bun ? files.filter(runsOnBun) : []);
     const built = existsSync(`${root}/dist/bun/bucatini`);
-    expect(included(['e2e on node beside', 'e2e on node alone'])).toEqual(
-      built ? files.filter(runsOnNodeToo) : [],
-    );
+    const onNode = ['e2e on node', 'e2e on node lanes'].flatMap((name) => [
+      `${name} beside`,
+      `${name} alone`,
+    ]);
+    expect(included(onNode)).toEqual(built ? files.filter(runsOnNodeToo) : []);
   });
 
   it('testKind: reads the first line, refuses a pragma elsewhere', () => {

@@ -67,8 +67,7 @@ describeE2e('run, fused: other clients are served during', needs, () => {
   for (const attack of ATTACK_NAMES) attacked('run', 'fused', attack);
 });
 describeE2e('run, pipeline=2: other clients are served during', needs, () => {
-  for (const attack of ['idle-readers', 'udp-sources', 'half-open'] as const)
-    attacked('run', 'pipeline=2', attack);
+  for (const attack of ['udp-sources', 'half-open'] as const) attacked('run', 'pipeline=2', attack);
 });
 describeE2e('run, MTU 1500: other clients are served during', needs, () => {
   attacked('run', 'fused', 'idle-readers', { mtu: 1500 });

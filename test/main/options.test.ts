@@ -158,6 +158,8 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
   '--deny': { good: [[['host,any:25'], { egress: [{ allow: false, text: 'host,any:25' }] }]], bad: [] },
   '--policy': { good: [[['x'], { policy: 'x' }]], bad: [[[''], 'file name']] },
   '--protocol': { good: [[['udp'], { protocol: 'udp' }]], bad: [[['sctp'], 'not one of tcp, udp']] },
+  '--ready-fd': { good: [[['3'], { readyFd: 3 }]], bad: [[['2'], 'smaller than 3']] },
+  '--exit-fd': { good: [[['4'], { exitFd: 4 }]], bad: [[['x'], 'not a whole number']] },
   '--container': { good: [[['web'], { container: 'web' }]], bad: [[['-l'], 'not a name']] },
   '--name': { good: [[['example.org'], { name: 'example.org' }]], bad: [] },
   '--outbound-interface': {

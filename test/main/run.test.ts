@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
+import type { Readable } from 'node:stream';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import {
   childrenOf,
@@ -511,6 +512,24 @@ describeNeeding('attach', tapNeeds, () => {
     inside.process.kill('SIGKILL');
     expect(await started.exited).toBe(0);
     expect(started.printed().stderr).toContain('the namespace is gone');
+  });
+
+  it('--ready-fd gets "1" and is closed, --exit-fd ends it; a descriptor that is not open: one line', async () => {
+    const inside = await target();
+    const [file = '', ...args] = bucatini('attach', '--ready-fd', '3', '--exit-fd', '4', String(inside.pid));
+    const attached = spawn(file, args, { stdio: ['ignore', 'ignore', 'inherit', 'pipe', 'pipe'] });
+    let told = '';
+    for await (const part of attached.stdio[3] as Readable) told += part;
+    expect(told).toBe('1');
+    expect(attached.exitCode).toBeNull();
+    attached.stdio[4]!.destroy();
+    expect(await once(attached, 'exit')).toEqual([0, null]);
+    const ended = await runToEnd(bucatini('attach', '--exit-fd', '77', String(inside.pid)));
+    expect(ended.stderr).toBe(
+      'bucatini: attach: --exit-fd 77: this descriptor is not open; leave it open for bucatini\n',
+    );
+    expect(ended.status).toBe(1);
+    inside.process.kill('SIGKILL');
   });
 
   it('the interface name is in use: the error asks for another', async () => {

@@ -10,6 +10,13 @@ const FILES = [
   ...['publish', 'sandbox', 'slirp4netns', 'splice', 'transfer'],
 ];
 
+/** Files that run there with several packet threads too, which start in the sandbox; the others with one. */
+const FILES_WITH_LANES = ['sandbox', 'transfer'];
+
+/** @param file  as runsOnNodeToo() */
+export const needsLanesOnNode = (file: string): boolean =>
+  FILES_WITH_LANES.some((name) => file === `test/e2e/${name}.test.ts`);
+
 /** @param file  relative to the directory of package.json */
 export const runsOnNodeToo = (file: string): boolean =>
   FILES.some((name) => file === `test/e2e/${name}.test.ts`);

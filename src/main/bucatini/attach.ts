@@ -14,8 +14,9 @@ import {
   NamespaceWatch,
 } from '../host/namespace-watch.ts';
 import type { NetnsError } from '../host/netns.ts';
+import { watchHangUp, writeReadyByte } from '../host/ready-exit.ts';
 import { type Sandbox, type SetUpStep, serve } from '../host/start.ts';
-import { descriptorOfPath } from '../process/inherited-descriptors.ts';
+import { descriptorOfPath, isInherited } from '../process/inherited-descriptors.ts';
 import { SettingsFrontEnd, type SettingsStart, settingsStart } from './engine-launch.ts';
 import type { NetnsTap } from './netns-setup.ts';
 import type { Settings } from './options.ts';
@@ -35,6 +36,12 @@ export async function attach(
   version: () => string,
 ): Promise<number> {
   const target = parseTarget(operands);
+  for (const [option, fd] of [
+    ['--ready-fd', settings.readyFd],
+    ['--exit-fd', settings.exitFd],
+  ] as const)
+    if (fd !== undefined && !isInherited(fd))
+      throw new UsageError(`${option} ${fd}: this descriptor is not open; leave it open for bucatini`);
   if (target.pid === undefined) requireUtf8('', target.path);
   const held = holdNamespace(target);
   if (held.identity === undefined) throw new UsageError(notFoundText(target));
@@ -50,12 +57,14 @@ export async function attach(
 
 class Attach extends SettingsFrontEnd {
   readonly #target: HeldNamespace;
+  readonly #settings: Pick<Settings, 'readyFd' | 'exitFd'>;
   readonly #end = Promise.withResolvers<string>();
   #watch: NamespaceWatch | undefined;
 
   constructor(start: SettingsStart, target: HeldNamespace) {
     super(start);
     this.#target = target;
+    this.#settings = start.settings;
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => this.#end.resolve(name));
   }
 
@@ -67,18 +76,22 @@ class Attach extends SettingsFrontEnd {
 
   protected sandbox(engine: EngineHandle, files: FileWatch): Sandbox {
     const target = this.#target;
+    const { readyFd, exitFd } = this.#settings;
+    if (exitFd !== undefined)
+      watchHangUp(exitFd, engine, () => this.#end.resolve('the descriptor of --exit-fd is closed'));
     const gone = (): void => this.#end.resolve('the namespace is gone');
     const watched = new NamespaceWatch(target, engine, files, gone);
     this.#watch = watched;
     return {
       watched,
-      keepOpen: descriptorOfPath(target.path),
+      keepOpen: [...descriptorOfPath(target.path), ...[readyFd, exitFd].filter((fd) => fd !== undefined)],
       watchesProcess: target.pid !== undefined && watched.polls,
     };
   }
 
   ready({ network }: NetnsTap): void {
     this.log('info', `ready: ${network.interfaceName}: ${network.summary}`);
+    if (this.#settings.readyFd !== undefined) writeReadyByte(this.#settings.readyFd);
   }
 
   ends(): readonly Promise<number>[] {

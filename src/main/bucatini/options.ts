@@ -80,6 +80,9 @@ export interface Settings extends EgressOptions, CaptureOptions {
   readonly publish: readonly ListenerPlan[];
   /** Path of the API socket (api.ts). */
   readonly apiSocket?: string;
+  /** Of `attach`: descriptors of the caller. */
+  readonly readyFd?: number;
+  readonly exitFd?: number;
   /** Of `doctor`. */
   readonly container?: string;
   /** Where metrics are served; absent: nowhere. */
@@ -151,6 +154,9 @@ export interface OptionSpec {
 }
 
 const MAX_SHARDS = 16;
+/** Descriptors that a caller can pass: not the standard streams; the limit is the largest of the kernel (sysctl fs.nr_open). */
+const FIRST_FREE_FD = 3;
+const MAX_FD = 1_073_741_815;
 /** With less, a lane has too few large slots for streams, fragments and DNS queries at the same time. */
 const MIN_LANE_MIB = 4;
 const TEST_PROTOCOLS = ['tcp', 'udp', 'icmp', 'dns'] as const;
@@ -460,6 +466,22 @@ export const OPTIONS: readonly OptionSpec[] = [
     default: 'warning for run, info for attach',
     commands: ENGINE,
     set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
+  },
+  {
+    name: 'ready-fd',
+    value: 'FD',
+    group: 'Engine',
+    help: 'Write "1" to this descriptor of the caller and close it, once traffic flows.',
+    commands: ['attach'],
+    set: parsed('readyFd', (text) => parseCount(text, FIRST_FREE_FD, MAX_FD, '3')),
+  },
+  {
+    name: 'exit-fd',
+    value: 'FD',
+    group: 'Engine',
+    help: 'End when the other end of this pipe or socket of the caller is closed; status 0.',
+    commands: ['attach'],
+    set: parsed('exitFd', (text) => parseCount(text, FIRST_FREE_FD, MAX_FD, '4')),
   },
   {
     name: 'container',

@@ -9,7 +9,7 @@
  * sends, and the engine carries nothing (EnginePlan.waitsForBegin). With an API socket it is written when
  * that socket accepts connections, as callers use both at once.
  */
-import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
+import { openSync } from 'node:fs';
 import { strerrorOf } from '../../sys/error.ts';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
@@ -30,6 +30,7 @@ import type { Log, LogLevel } from '../host/log.ts';
 import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { type Nat64Wish, nat64Wish } from '../host/nat64-wish.ts';
 import { NetnsHere } from '../host/netns.ts';
+import { watchHangUp, writeReadyByte } from '../host/ready-exit.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
 import {
@@ -275,23 +276,6 @@ async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
   }
 }
 
-/**
- * Call `onEnd` when the other end of a pipe or socket is closed; at once for a descriptor that is not open. A
- * packet thread polls the descriptor: a stream of Node would make it non-blocking for the caller too. Data
- * on the descriptor is ignored.
- */
-function watchHangUp(fd: number, engine: Pick<EngineHandle, 'watchHangUp'>, onEnd: () => void): void {
-  let stat: ReturnType<typeof fstatSync>;
-  try {
-    stat = fstatSync(fd);
-  } catch {
-    onEnd();
-    return;
-  }
-  if (!stat.isFIFO() && !stat.isSocket()) return; // a file never hangs up
-  engine.watchHangUp(fd, onEnd);
-}
-
 /** Descriptors of the caller that stay in use in the sandbox. */
 function descriptorsInUse({ target, exitFd, readyFd }: SlirpConf): readonly number[] {
   return [
@@ -299,16 +283,6 @@ function descriptorsInUse({ target, exitFd, readyFd }: SlirpConf): readonly numb
     // That of --ready-fd is closed already: its number may be another descriptor's by now.
     ...[exitFd, readyFd].filter((fd) => fd !== undefined),
   ];
-}
-
-/** Write the ready byte and close the descriptor. A closed pipe or descriptor is no error. */
-function writeReadyByte(fd: number): void {
-  try {
-    writeSync(fd, '1');
-    closeSync(fd);
-  } catch {
-    // EBADF, EPIPE
-  }
 }
 
 /**
