@@ -39,7 +39,7 @@ const IPV6_MODES: readonly (readonly string[])[] = [
   ['-u', '-b', '500M'],
 ];
 const modesOf = (family: 4 | 6, mtu: number): readonly (readonly string[])[] => {
-  if (family === 4) return MODES;
+  if (family === 4) return mtu === 1500 ? MODES : MODES.filter((mode) => !mode.includes('-u'));
   return mtu === 1500 ? IPV6_MODES : IPV6_MODES.slice(0, 1);
 };
 

@@ -154,7 +154,7 @@ describeE2e('emulated line', needs, () => {
       ['0.5ms', 1],
       ['30ms/down', 30],
     ] as const)(
-      '%s: no ping is faster, the fastest at most 1 ms slower, the median 10 ms',
+      '%s: no ping is faster, the fastest at most 2 ms slower, the median 10 ms',
       { timeout: TIMEOUT_MS },
       async (delay, ms) => {
         await withLine(['--delay', delay], async (guest) => {
@@ -162,7 +162,7 @@ describeE2e('emulated line', needs, () => {
             const { timesMs } = await ping(guest, to, 100);
             expect(timesMs).toHaveLength(100);
             expect(Math.min(...timesMs)).toBeGreaterThanOrEqual(ms - 0.06); // ping prints three digits
-            expect(Math.min(...timesMs)).toBeLessThan(ms + 1);
+            expect(Math.min(...timesMs)).toBeLessThan(ms + 2);
             expect(median(timesMs)).toBeLessThan(ms + 10);
           }
         });
@@ -184,7 +184,7 @@ describeE2e('emulated line', needs, () => {
       await withLine(['--delay', '30ms,5ms/up'], async (guest) => {
         const { timesMs } = await ping(guest, PEER4, 100, '-i', '0.05');
         expect(Math.max(...timesMs) - Math.min(...timesMs)).toBeGreaterThan(10);
-        expect(Math.abs(median(timesMs) - 30)).toBeLessThan(5);
+        expect(Math.abs(median(timesMs) - 30)).toBeLessThan(8);
       });
     });
   });

@@ -11,7 +11,7 @@ const FILES = [
 ];
 
 /** Files that run there with several packet threads too, which start in the sandbox; the others with one. */
-const FILES_WITH_LANES = ['sandbox', 'transfer'];
+const FILES_WITH_LANES = ['sandbox'];
 
 /** @param file  as runsOnNodeToo() */
 export const needsLanesOnNode = (file: string): boolean =>

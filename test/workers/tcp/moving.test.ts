@@ -14,7 +14,7 @@ import {
   type TransferResult,
 } from '../../support/netsim/transfer.ts';
 
-const RUNS = Number(process.env.NETSIM_RUNS ?? 40);
+const RUNS = Number(process.env.NETSIM_RUNS ?? 20);
 const FIRST_SEED = Number(process.env.NETSIM_SEED ?? 1);
 
 interface Moves {
