@@ -76,7 +76,7 @@ _bucatini() {
       ;;
     attach)
       case $prev in
-        --address | --gateway | --interface-name | --mtu | --publish | -p | --allow | --deny | --rate | --loss | --pool-size | --pcap-ring | --pcap-snaplen | --pcap-filter | --stats)
+        --address | --gateway | --interface-name | --mtu | --publish | -p | --allow | --deny | --rate | --loss | --pool-size | --pcap-ring | --pcap-snaplen | --pcap-filter | --stats | --ready-fd | --exit-fd)
           return
           ;;
         --dns)
@@ -135,7 +135,7 @@ _bucatini() {
           ;;
       esac
       case $cur in
-        -*) COMPREPLY=($(compgen -W '--address --gateway --dns --interface-name --mtu --ipv4-only --ipv6-only --no-configure --publish --api-socket --splice --host-loopback --multicast --nat64 --outbound-interface --allow --deny --policy --rate --delay --loss --impair --threads --pool-size --pcap --pcap-rotate --pcap-ring --pcap-snaplen --pcap-filter --stats --stats-json --metrics --log-level --log-format --help --version' -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W '--address --gateway --dns --interface-name --mtu --ipv4-only --ipv6-only --no-configure --publish --api-socket --splice --host-loopback --multicast --nat64 --outbound-interface --allow --deny --policy --rate --delay --loss --impair --threads --pool-size --pcap --pcap-rotate --pcap-ring --pcap-snaplen --pcap-filter --stats --stats-json --metrics --log-level --ready-fd --exit-fd --log-format --help --version' -- "$cur")) ;;
         *) COMPREPLY=($(compgen -f -- "$cur")) ;;
       esac
       ;;

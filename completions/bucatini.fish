@@ -89,6 +89,8 @@ complete -c bucatini -n '__fish_seen_subcommand_from attach' -l stats -x -d 'Pri
 complete -c bucatini -n '__fish_seen_subcommand_from attach' -l stats-json -r -F -d 'Write the same as JSON to FILE when bucatini ends (docs/watch.md)'
 complete -c bucatini -n '__fish_seen_subcommand_from attach' -l metrics -r -F -d 'Serve metrics for Prometheus by HTTP (docs/metrics.md)'
 complete -c bucatini -n '__fish_seen_subcommand_from attach' -l log-level -x -a 'error warning info debug' -d 'Messages on standard error'
+complete -c bucatini -n '__fish_seen_subcommand_from attach' -l ready-fd -x -d 'Write "1" to this descriptor of the caller and close it, once traffic flows'
+complete -c bucatini -n '__fish_seen_subcommand_from attach' -l exit-fd -x -d 'End when the other end of this pipe or socket of the caller is closed'
 complete -c bucatini -n '__fish_seen_subcommand_from attach' -l log-format -x -a 'text logfmt json' -d 'Format of messages'
 complete -c bucatini -n '__fish_seen_subcommand_from attach' -s h -l help -d 'Print this text'
 complete -c bucatini -n '__fish_seen_subcommand_from attach' -l version -d 'Print the version'

@@ -22,8 +22,8 @@ function table(guestMac: readonly number[] = FIRST) {
   return {
     neighbours,
     mac,
-    learn: (address: string, from: readonly number[]) =>
-      neighbours.learn(words(address), 0, Uint8Array.from(from), 0, seen, 3),
+    learn: (address: string, from: readonly number[], spoken = 3) =>
+      neighbours.learn(words(address), 0, Uint8Array.from(from), 0, seen, spoken),
     macOf: (address: string): number[] | null => {
       const out = new Uint8Array(6);
       return neighbours.macOf(words(address), 0, out) ? [...out] : null;
@@ -36,10 +36,35 @@ describe('neighbours of the guest', () => {
     const t = table();
     t.learn('10.0.2.15', SECOND);
     expect([...t.mac]).toEqual(SECOND);
-    t.learn('0.0.0.0', FIRST);
-    t.learn('::', FIRST);
+    t.learn('0.0.0.0', FIRST, 0);
     expect([...t.mac]).toEqual(FIRST);
+    t.learn('::', SECOND, 0);
+    expect([...t.mac]).toEqual(SECOND);
     expect(t.neighbours.inUse).toBe(false);
+  });
+
+  it('who asks for an address that it does not have yet takes none away', () => {
+    for (const none of ['0.0.0.0', '::']) {
+      const t = table();
+      t.learn(none, SECOND, 1);
+      expect([...t.mac]).toEqual(FIRST);
+      expect(t.neighbours.inUse).toBe(true);
+      expect(t.macOf('10.0.2.15')).toEqual(FIRST);
+      expect(t.macOf(none)).toBeNull();
+      t.learn('10.0.2.15', SECOND); // it was the guest with another MAC
+      expect(t.macOf('10.0.2.15')).toEqual(SECOND);
+    }
+  });
+
+  it('a member of a bridge speaks first, then the bridge, from an address that was planned: both are known', () => {
+    const t = table([255, 255, 255, 255, 255, 255]);
+    t.learn('10.0.2.16', SECOND, 0);
+    expect([...t.mac]).toEqual(SECOND);
+    t.learn('::', FIRST, 0);
+    t.learn('10.0.2.15', FIRST, 0);
+    expect(t.neighbours.inUse).toBe(true);
+    expect(t.macOf('10.0.2.16')).toEqual(SECOND);
+    expect(t.macOf('10.0.2.15')).toEqual(FIRST);
   });
 
   it('another address has another MAC: both are known', () => {

@@ -7,6 +7,7 @@
  *
  *   +0          in use: 0, all frames go to the one MAC that is known; 1, the table decides
  *   +1          place of the next entry that gives way
+ *   +2          1: the one MAC is known by an address that is not one of the guest's, which is in the table
  *   +8 i        +0 address, 4 words (IPv4 as v4-mapped)   +4 MAC, first 4 bytes   +5 its other 2, and USED
  *
  * A writer clears the last word, writes the others and sets it; a reader compares it before and after. A frame
@@ -19,6 +20,7 @@ import { NEIGHBOUR_WORDS } from '../../ring/layout.ts';
 
 const IN_USE = 0;
 const VICTIM = 1;
+const FOREIGN = 2;
 const ENTRY_WORDS = 8;
 const ENTRIES = NEIGHBOUR_WORDS / ENTRY_WORDS - 1;
 const MAC_HIGH = 4;
@@ -68,18 +70,31 @@ export class GuestNeighbours {
   ): boolean {
     const isNoAddress = isUnspecified(words, w);
     if (this.inUse && !this.isUnknown) return !isNoAddress && this.#put(words, w, u8, macAt);
-    let isSame = isNoAddress || this.isUnknown;
-    for (let at = 0; at < 12; at += 4) if (addressEqual(words, w, seen, at)) isSame = true;
-    if (isSame) {
-      // The guest's interface has another MAC now, or its first one is known.
-      for (let i = 0; i < MAC_BYTES; i++) this.#guestMac[i] = u8[macAt + i]!;
-      this.#words[IN_USE] = 0;
-      return true;
+    let guests = -1;
+    for (let i = 0; i < 3; i++) if (addressEqual(words, w, seen, 4 * i)) guests = i;
+    const isForeign = Atomics.load(this.#words, FOREIGN) !== 0;
+    if (this.isUnknown) {
+      if (!isNoAddress && guests < 0) {
+        this.#put(words, w, u8, macAt);
+        Atomics.store(this.#words, FOREIGN, 1);
+      }
+      return this.#replace(u8, macAt);
     }
+    // The guest's interface has another MAC now. But who asks whether an address is free, or for one by DHCP, may as
+    // well be a member of a bridge: then the addresses that are known to be used stay where they are.
+    const isSame = isNoAddress ? spoken === 0 : guests >= 0 && (!isForeign || (spoken & (1 << guests)) !== 0);
+    if (isSame && !(isNoAddress && isForeign)) return this.#replace(u8, macAt);
     // Of an address that was only planned it is not known who has it.
     for (let i = 0; i < 3; i++) if ((spoken & (1 << i)) !== 0) this.#put(seen, 4 * i, this.#guestMac, 0);
-    this.#put(words, w, u8, macAt);
+    if (!isNoAddress) this.#put(words, w, u8, macAt);
     Atomics.store(this.#words, IN_USE, 1);
+    return true;
+  }
+
+  /** From now on all frames go to this MAC. @returns true */
+  #replace(u8: Uint8Array, macAt: number): true {
+    for (let i = 0; i < MAC_BYTES; i++) this.#guestMac[i] = u8[macAt + i]!;
+    this.#words[IN_USE] = 0;
     return true;
   }
 
