@@ -82,8 +82,10 @@ export class GuestNeighbours {
     }
     // The guest's interface has another MAC now. But who asks whether an address is free, or for one by DHCP, may as
     // well be a member of a bridge: then the addresses that are known to be used stay where they are.
-    const isSame = isNoAddress ? spoken === 0 : guests >= 0 && (!isForeign || (spoken & (1 << guests)) !== 0);
-    if (isSame && !(isNoAddress && isForeign)) return this.#replace(u8, macAt);
+    const isSame = isNoAddress
+      ? spoken === 0 && !isForeign
+      : guests >= 0 && (!isForeign || (spoken & (1 << guests)) !== 0);
+    if (isSame) return this.#replace(u8, macAt);
     // Of an address that was only planned it is not known who has it.
     for (let i = 0; i < 3; i++) if ((spoken & (1 << i)) !== 0) this.#put(seen, 4 * i, this.#guestMac, 0);
     if (!isNoAddress) this.#put(words, w, u8, macAt);
