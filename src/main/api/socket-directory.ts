@@ -99,8 +99,8 @@ export async function removeIfStale(path: string): Promise<boolean> {
   return refused;
 }
 
-/** Connect to a socket. @returns "connected", or the code of the error */
-function answers(path: string): Promise<string | undefined> {
+/** Connect to a Unix socket, and close at once. @returns "connected", or the code of the error */
+export function answers(path: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const socket = createConnection(path);
     socket.on('connect', () => {

@@ -9,7 +9,6 @@ import {
   constants,
   fstatSync,
   openSync,
-  readdirSync,
   readFileSync,
   readlinkSync,
   readSync,
@@ -19,7 +18,7 @@ import { basename } from 'node:path';
 import { programCommand } from '#runtime/program';
 import { parseResolvConf, readResolvConf } from '../host/resolv-conf.ts';
 import type { ContainerReport } from './container-probe.ts';
-import { commandLine, type RunningEngine, runningEngines } from './engine-process.ts';
+import { otherProcesses, type RunningEngine, runningEngines } from './engine-process.ts';
 import { type Finding, fail, note, ok } from './finding.ts';
 import {
   addresses4,
@@ -191,10 +190,7 @@ function* checkNamespace({ pid, mode }: Target): Generator<Finding, 'own' | 'non
 const STOCK_ENGINE = /^(?:pasta|passt|slirp4netns)(?:\.avx2)?$/;
 
 function stockEngines(): RunningEngine[] {
-  return readdirSync('/proc')
-    .filter((entry) => /^[0-9]+$/.test(entry))
-    .map(Number)
-    .map((pid) => ({ pid, words: commandLine(pid) }))
+  return otherProcesses()
     .map(({ pid, words: [file = '', ...args] }) => ({ pid, name: basename(file), args }))
     .filter(({ name }) => STOCK_ENGINE.test(name));
 }

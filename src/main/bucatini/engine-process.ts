@@ -28,10 +28,7 @@ export function engineProgram(words: readonly string[]): Omit<RunningEngine, 'pi
 /** Running engines whose command line this user may read. */
 export function runningEngines(): RunningEngine[] {
   const engines: RunningEngine[] = [];
-  for (const entry of readdirSync('/proc')) {
-    const pid = Number(entry);
-    if (!Number.isInteger(pid) || pid === process.pid) continue;
-    const words = commandLine(pid);
+  for (const { pid, words } of otherProcesses()) {
     const program = engineProgram(words);
     if (program === undefined) continue;
     const { name, args } = program;
@@ -41,8 +38,15 @@ export function runningEngines(): RunningEngine[] {
   return engines;
 }
 
+/** All processes but this one, with the words of their command lines, as far as this user may read them. */
+export const otherProcesses = (): readonly { readonly pid: number; readonly words: readonly string[] }[] =>
+  readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid) && pid !== process.pid)
+    .map((pid) => ({ pid, words: commandLine(pid) }));
+
 /** The command line of a process; empty if it is gone, or may not be read. */
-export function commandLine(pid: number): readonly string[] {
+function commandLine(pid: number): readonly string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
   } catch {

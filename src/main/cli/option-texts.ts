@@ -89,6 +89,13 @@ export const defaultText = (value: string | undefined): string =>
   value === undefined ? '' : ` Default: ${value}.`;
 
 /**
+ * An option's names and value for help, long names below one another.
+ * @param between  separates a long name from its value: a blank or =
+ */
+export const helpSignature = (o: OptionShape & { readonly value?: string }, between: string): string =>
+  `${o.short === undefined ? '    ' : `-${o.short}, `}--${o.name}${o.value === undefined ? '' : `${between}${o.value}`}`;
+
+/**
  * Manual page lines of one option.
  * @param between  separates a long name from its value: a blank or =
  */

@@ -1,13 +1,9 @@
 // bundle: rare
 /** Figures of at most six characters for the columns of a terminal; units.ts has the longer ones. */
+import { inUnit } from './units.ts';
 
 function scaled(value: number, base: number, units: readonly string[]): string {
-  let i = 0;
-  let rest = value;
-  while (rest >= base - 0.5 && i < units.length - 1) {
-    rest /= base;
-    i++;
-  }
+  const { rest, i } = inUnit(value, base, units);
   const digits = i === 0 || rest >= 99.95 ? Math.round(rest).toString() : rest.toFixed(rest >= 9.995 ? 1 : 2);
   return `${digits}${units[i]}`;
 }

@@ -7,8 +7,16 @@
 const digits = (value: number): string =>
   value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 
-/** With the largest unit of which there is at least one after rounding. */
-function scaled(value: number, base: number, units: readonly string[]): string {
+/**
+ * Choose the largest unit of which there is at least one after rounding.
+ * @param units  each of `base` times the one before
+ * @returns the value in that unit, and the unit's index
+ */
+export function inUnit(
+  value: number,
+  base: number,
+  units: readonly string[],
+): { readonly rest: number; readonly i: number } {
   let i = 0;
   let rest = value;
   // 999.5 would be printed as 1000.
@@ -16,6 +24,11 @@ function scaled(value: number, base: number, units: readonly string[]): string {
     rest /= base;
     i++;
   }
+  return { rest, i };
+}
+
+function scaled(value: number, base: number, units: readonly string[]): string {
+  const { rest, i } = inUnit(value, base, units);
   return `${i === 0 ? Math.round(rest) : digits(rest)} ${units[i]}`;
 }
 

@@ -6,9 +6,10 @@
  * (docs/decisions/132-metrics.md).
  */
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
-import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { collectGarbage } from '#runtime/program';
 import { strerrorOf } from '../../sys/error.ts';
+import { answers } from '../api/socket-directory.ts';
 import { type ListenAddress, listenAddressText } from '../cli/listen-address.ts';
 import { UsageError } from '../cli/values.ts';
 import { SocketFile } from '../host/socket-file.ts';
@@ -196,15 +197,8 @@ async function removeStale(path: string): Promise<void> {
     return; // there is nothing, or listen() reports the problem
   }
   if (!isSocket) throw new PathTaken('there is a file of this name, which is not a socket');
-  const code = await new Promise<string | undefined>((resolve) => {
-    const socket = createConnection(path);
-    socket.on('connect', () => {
-      socket.destroy();
-      resolve(undefined);
-    });
-    socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code));
-  });
-  if (code === undefined) throw new PathTaken('another process listens on this socket');
+  const code = await answers(path);
+  if (code === 'connected') throw new PathTaken('another process listens on this socket');
   if (code === 'ECONNREFUSED') unlinkSync(path);
 }
 

@@ -8,6 +8,7 @@ import {
   defaultText,
   type Example,
   helpLines,
+  helpSignature,
   launcherTable,
   manExamples,
   manHead,
@@ -28,9 +29,6 @@ const GROUPS: readonly PastaOption['group'][] = [
 ];
 const INDENT = 30;
 
-const signature = (o: PastaOption): string =>
-  `${o.short === undefined ? '    ' : `-${o.short}, `}--${o.name}${o.value === undefined ? '' : ` ${o.value}`}`;
-
 /** Text of `pasta --help`. @param program  name by which it was called */
 export function usageText(program = 'pasta'): string {
   const out = [
@@ -44,7 +42,7 @@ export function usageText(program = 'pasta'): string {
   for (const group of GROUPS) {
     out.push('', `${group}:`);
     for (const option of SHOWN_OPTIONS.filter((o) => o.group === group)) {
-      out.push(...helpLines(signature(option), option.help + defaultText(option.default), INDENT));
+      out.push(...helpLines(helpSignature(option, ' '), option.help + defaultText(option.default), INDENT));
     }
   }
   return `${out.join('\n')}\n`;

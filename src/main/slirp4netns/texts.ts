@@ -8,6 +8,7 @@ import {
   defaultText,
   type Example,
   helpLines,
+  helpSignature,
   launcherTable,
   manExamples,
   manHead,
@@ -16,16 +17,13 @@ import {
   manSeeAlso,
   shellScriptPrinting,
 } from '../cli/option-texts.ts';
-import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
+import { OPTIONS, SHOWN_OPTIONS } from './options.ts';
 
 const INDENT = 34;
 /** The slirp4netns whose command line and messages these are. */
 const LIKE_VERSION = '1.3.3';
 /** Callers check it before they use an option: with 2 there is --outbound-addr, with 3 --disable-dns. */
 const SLIRP_CONFIG_VERSION_MAX = 6;
-
-const signature = (o: SlirpOption): string =>
-  `${o.short === undefined ? '    ' : `-${o.short}, `}--${o.name}${o.value === undefined ? '' : `=${o.value}`}`;
 
 /**
  * Text of `slirp4netns --help`, which callers search for names of options.
@@ -38,7 +36,7 @@ export function usageText(program = 'slirp4netns'): string {
     '',
   ];
   for (const option of SHOWN_OPTIONS) {
-    out.push(...helpLines(signature(option), option.help + defaultText(option.default), INDENT));
+    out.push(...helpLines(helpSignature(option, '='), option.help + defaultText(option.default), INDENT));
   }
   return `${out.join('\n')}\n`;
 }

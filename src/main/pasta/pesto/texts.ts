@@ -4,6 +4,7 @@ import { bashCompletion, fishCompletion, type PlainProgram, zshCompletion } from
 import {
   type Example,
   helpLines,
+  helpSignature,
   manExamples,
   manHead,
   manLines,
@@ -11,12 +12,9 @@ import {
   manSeeAlso,
   shellScriptPrinting,
 } from '../../cli/option-texts.ts';
-import { OPTIONS, type PestoOption } from './options.ts';
+import { OPTIONS } from './options.ts';
 
 const INDENT = 26;
-
-const signature = (o: PestoOption): string =>
-  `${o.short === undefined ? '    ' : `-${o.short}, `}--${o.name}${o.value === undefined ? '' : ` ${o.value}`}`;
 
 /** Text of `pesto --help`. */
 export const usageText = (): string =>
@@ -24,7 +22,7 @@ export const usageText = (): string =>
     'Usage: pesto [OPTION]... PATH',
     'Shows and changes the port forwarding of a running pasta, through its control socket (-c PATH).',
     '',
-    ...OPTIONS.flatMap((o) => helpLines(signature(o), o.help, INDENT)),
+    ...OPTIONS.flatMap((o) => helpLines(helpSignature(o, ' '), o.help, INDENT)),
   ].join('\n')}\n`;
 
 /** Text of `pesto --version`. */
