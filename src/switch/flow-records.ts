@@ -70,9 +70,8 @@ export interface SwitchedSocket {
   readonly fd: number;
   /** The sockaddr of its destination. */
   readonly peer: Uint8Array;
-  /** Name and index of the interface that it is bound to. */
+  /** Name of the interface that it is bound to. */
   readonly device: string;
-  readonly deviceIndex: number;
   readonly container: string;
 }
 
@@ -130,9 +129,9 @@ export class FlowRecords {
   }
 
   /** Record a connection. One whose socket has no address any more is left out. */
-  add({ fd, peer, device, deviceIndex, container }: SwitchedSocket): void {
+  add({ fd, peer, device, container }: SwitchedSocket): void {
     if (this.#diag === undefined) return;
-    const key = socketKey(fd, peer, deviceIndex);
+    const key = socketKey(fd, peer);
     if (typeof key === 'number') return;
     this.#records.set(++this.#lastId, { ...key, container, device, startMs: performance.now() });
     const { sweepAbove, sweepEvery, maxRecords } = this.#limits;

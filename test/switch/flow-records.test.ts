@@ -12,7 +12,6 @@ const IPV4 = Uint32Array.of(0, 0, 0xffff, 0x7f00_0001);
 const IPV6 = Uint32Array.of(0, 0, 0, 1);
 const buffer = new NativeBuffer(4096);
 const LENGTH_AT = 32;
-const LOOPBACK_INDEX = 1;
 
 const open = new Set<number>();
 const diags: SockDiag[] = [];
@@ -67,7 +66,7 @@ const diag = (): SockDiag => {
   return one;
 };
 const add = (records: FlowRecords, { fd, peer }: Client): void =>
-  records.add({ fd, peer, device: 'lo', deviceIndex: LOOPBACK_INDEX, container: 'c' });
+  records.add({ fd, peer, device: 'lo', container: 'c' });
 
 describe('records of switched connections', () => {
   it.each([
@@ -118,7 +117,7 @@ describe('records of switched connections', () => {
   it('a later socket with the same ends is another one', () => {
     const [, port] = listener();
     const one = client(port);
-    const key = socketKey(one.fd, one.peer, LOOPBACK_INDEX);
+    const key = socketKey(one.fd, one.peer);
     if (typeof key === 'number') throw new Error(`${key}`);
     const other = { ...key, id: key.id.slice() };
     other.id[40]! ^= 1; // the cookie
