@@ -32,7 +32,9 @@ import {
   Errno,
   IPPROTO_TCP,
   O_NONBLOCK,
+  SHUT_RDWR,
   SO_BINDTODEVICE,
+  SO_COOKIE,
   SO_DOMAIN,
   SO_NETNS_COOKIE,
   SO_PROTOCOL,
@@ -61,6 +63,7 @@ import {
   localAddress,
   peerAddress,
   setsockoptBytes,
+  shutdown,
   sockaddrRead,
   socket,
 } from '../sys/socket.ts';
@@ -111,7 +114,19 @@ export interface SupervisorOptions {
    * A socket of the host's has taken the place of a program's.
    * @param socket  our descriptor of it, closed after the call
    */
-  readonly onSwitched?: (socket: number, container: Container, device: string) => void;
+  readonly onSwitched?: (socket: number, about: Switched) => void;
+}
+
+/** What a connection is about that has been switched. */
+export interface Switched {
+  readonly container: Container;
+  /** Interface that its socket is bound to. */
+  readonly device: string;
+  /** The sockaddr of its destination; valid during the call. */
+  readonly address: Uint8Array;
+  /** Where the socket was put: a thread, and a number in it. */
+  readonly thread: number;
+  readonly descriptor: number;
 }
 
 /** What a listener is about. */
@@ -208,6 +223,23 @@ export class Supervisor {
     const listener: Listener = { fd, container, namespace, cookie: undefined };
     this.#listeners.set(fd, listener);
     this.#loop.watch(fd, EPOLLIN, (events) => this.#ready(listener, events));
+  }
+
+  /**
+   * End a switched connection, as far as its socket is still where it was put: the program reads its end, and
+   * cannot write any more.
+   * @param cookie  SO_COOKIE of the socket
+   * @returns whether it was ended
+   */
+  endConnection({ thread, descriptor }: Pick<Switched, 'thread' | 'descriptor'>, cookie: bigint): boolean {
+    const socket = this.#threads.duplicate(thread, descriptor);
+    if (socket < 0) return false;
+    const { address, dv } = this.#cookie;
+    const isIt =
+      getsockoptBytes(socket, SOL_SOCKET, SO_COOKIE, address, 8) === 8 && dv.getBigUint64(0, true) === cookie;
+    const ended = isIt && shutdown(socket, SHUT_RDWR) === 0;
+    close(socket);
+    return ended;
   }
 
   /** Called when the last process of a listener has ended. */
@@ -430,7 +462,9 @@ export class Supervisor {
       return false;
     }
     this.counters.switched++;
-    this.#options.onSwitched?.(ours, listener.container, device);
+    const { container } = listener;
+    const { u8 } = this.#address;
+    this.#options.onSwitched?.(ours, { container, device, address: u8, thread, descriptor });
     if (r === 0 || !isBlocking) {
       this.#answer(call, r);
       close(ours);

@@ -121,6 +121,10 @@ export function socketKey(fd: number, peer: Uint8Array): SocketKey | number {
   return { family, id };
 }
 
+/** SO_COOKIE of the key's socket. */
+export const cookieOf = ({ id }: SocketKey): bigint =>
+  new DataView(id.buffer, id.byteOffset).getBigUint64(COOKIE, true);
+
 /** Addresses and ports of a key. The addresses are bytes in network order, 4 or 16. */
 export function endsOf({ family, id }: SocketKey): {
   readonly local: Uint8Array;

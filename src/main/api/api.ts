@@ -172,7 +172,8 @@ export class Api {
       case 'info':
         return { return: await this.#info() };
       case 'stats': {
-        const { engine } = this.#options;
+        const { engine, switched } = this.#options;
+        await switched?.refresh();
         return {
           return: {
             counters: engine.counters(),

@@ -27,7 +27,7 @@ import {
   policyText,
 } from '../cli/policy-text.ts';
 import { named, quoted, UsageError } from '../cli/values.ts';
-import type { SwitchedConnections } from '../switching/switched-connections.ts';
+import type { Judge, SwitchedConnections } from '../switching/switched-connections.ts';
 import { hostPrefixes } from './host-prefixes.ts';
 import type { Log } from './log.ts';
 
@@ -113,15 +113,18 @@ export class EgressControl {
   }
 
   /**
-   * Whether a connection to a destination of the world may be made now, past the TAP. What may not is left to
-   * the TAP, where it is refused, counted and logged as always.
-   * @param address  as text
+   * Whether a connection to a destination of the world may be made now, past the TAP; undefined: there is no
+   * policy. What may not is left to the TAP, where it is refused, counted and logged as always.
    */
-  permitsTcp(address: string, port: number): boolean {
+  get judge(): Judge | undefined {
+    return this.#judge.isOn ? this.#permits : undefined;
+  }
+
+  readonly #permits: Judge = (address, port) => {
     const words = this.#words;
     if (!addressParse(address, words, 0)) return false;
     return !this.#judge.refuses(words, 0, Destination.world, EgressProto.tcp, port, performance.now());
-  }
+  };
 
   /** There is a policy. */
   get isOn(): boolean {
@@ -172,7 +175,7 @@ export class EgressControl {
     const ended = await this.#engine!.setEgress(plan);
     const { switched } = this;
     if (switched === undefined) return { ended, switchedLeft: 0 };
-    await switched.setJudged(plan !== undefined);
+    await switched.setJudge(this.judge);
     // Connections that the policy before has permitted are listed by now.
     const denied = await this.#deniedOf(switched);
     const switchedLeft = denied.length === 0 ? 0 : await switched.end(denied);

@@ -217,6 +217,7 @@ class Service<Job extends SocketsInside, Made> {
     const outcome = await Promise.race([engine.failed, front.netns.failed, ...front.ends()]);
     this.#steps.lap('ended');
     const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
+    if (!(outcome instanceof Error)) await front.switched?.refresh();
     front.served?.(status, engine);
     return status;
   }

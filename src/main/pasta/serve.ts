@@ -303,7 +303,11 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../host/stats.ts');
       const startMs = performance.now();
-      setInterval(() => printStats(engine, performance.now() - startMs), conf.statsSeconds * 1000).unref();
+      const print = async (): Promise<void> => {
+        await this.switched?.refresh();
+        printStats(engine, performance.now() - startMs);
+      };
+      setInterval(print, conf.statsSeconds * 1000).unref();
     }
     await this.#command?.started;
     const watched = this.#watchNamespace(engine, files);

@@ -12,9 +12,14 @@ export interface SwitchCounts {
   readonly switchFailed: number;
 }
 
+/** Whether a connection may be made to a destination. */
+export type Judge = (address: string, port: number) => boolean;
+
 export interface SwitchedConnections {
-  /** As of the last call that the supervisor has answered. */
+  /** As of the last refresh(). */
   counts(): SwitchCounts;
+  /** Ask the supervisor for its counters. Resolves also if it does not answer. */
+  refresh(): Promise<void>;
   /**
    * Connections that there are now, in the order of their ids.
    * @param after  id of the last one of the previous list; 0: begin with the first
@@ -23,17 +28,17 @@ export interface SwitchedConnections {
    */
   flows(after: number, limit: number): Promise<SwitchedFlows>;
   /**
-   * Let the supervisor ask for each destination, by the function that it was given, or not any more.
-   * @returns resolves when it does so
+   * Let the supervisor ask `judge` about each destination from now on; undefined: it asks no more. Resolves when
+   * it has begun to.
    */
-  setJudged(on: boolean): Promise<void>;
+  setJudge(judge: Judge | undefined): Promise<void>;
   /**
    * End connections.
    * @param ids  of flows()
    * @returns how many could not be ended, as their programs have moved the descriptors elsewhere
    */
   end(ids: readonly number[]): Promise<number>;
-  /** How many there are; undefined: the supervisor does not answer. */
+  /** How many there are; undefined: the supervisor does not answer. Does what refresh() does, too. */
   active(): Promise<number | undefined>;
 }
 
