@@ -43,6 +43,7 @@ import { queueFds, tapQueues, threadsOfLine } from '../host/threads.ts';
 import { forgetEnvironment } from '../process/callers-environment.ts';
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
+import type { SwitchedConnections } from '../switching/switched-connections.ts';
 import { HOST_NAME_MAX, PastaCommand, type PastaCommandOptions } from './command.ts';
 import type { PastaConf, PastaTarget } from './conf.ts';
 import type { ControlSocket } from './control-socket.ts';
@@ -115,6 +116,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   readonly nat64: Nat64Wish | undefined;
   readonly tapOfOurs: ((made: PastaTap) => readonly number[]) | undefined;
   readonly startCommand: ((namespaceFd: number) => void) | undefined;
+  /** Of --switch-sockets. */
+  readonly switched: SwitchedConnections | undefined;
   readonly #start: PastaStart;
   readonly #rules: PortRules;
   /** Its limit is the host's, read before the main thread enters the namespace. */
@@ -292,6 +295,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         ...{ program: 'bucatini pasta', version, egress: this.#egress, shaping: conf.shaping },
         namespace: ownNamespace(),
         captures: this.#captures,
+        switched: this.switched,
       },
       { onError: (error) => this.log('warning', error.message) },
       this.log,

@@ -17,17 +17,11 @@ import { NativeBuffer } from '../../sys/memory.ts';
 import { EncodedFilter } from '../../sys/seccomp.ts';
 import { socketpair } from '../../sys/socket.ts';
 import type { Supervision } from '../../sys/spawn.ts';
+import type { AddressPlan } from '../../workers/engine-plan.ts';
 import type { Log } from '../host/log.ts';
-import { CHANNEL, Child } from '../process/child.ts';
+import { CHANNEL, Child, ChildError } from '../process/child.ts';
 import { within } from '../process/time-limit.ts';
 import type { Judge, SwitchCounts, SwitchedConnections } from './switched-connections.ts';
-
-export interface SwitchOptions {
-  /** Of --no-switch. */
-  readonly noSwitch: readonly string[];
-  readonly outbound: Outbound;
-  readonly log: Log;
-}
 
 /** Signals that a terminal or a supervisor of services sends to the whole group: HUP, INT, QUIT, USR1, USR2, TERM, TSTP, TTIN, TTOU. */
 const IGNORED = [1, 2, 3, 10, 12, 15, 20, 21, 22];
@@ -53,21 +47,23 @@ export class SwitchControl implements SwitchedConnections {
     ...{ switchedConnections: 0, switchPassedOn: 0, switchRefused: 0, switchFailed: 0 },
   };
   readonly #ready = Promise.withResolvers<void>();
-  #listenerTo: number;
-  #ruleset: number;
+  readonly #listenerTo: number;
+  readonly #ruleset: number;
+  #processId = 0;
+  #begun = false;
   #asked = 0;
   #failure: string | undefined;
   #hasEnded = false;
   /** Absent: there is no policy. */
   #judge: Judge | undefined;
-  /** Resolves with an error when the supervisor has ended before us. */
-  readonly ended: Promise<Error>;
+  /** Rejects when the supervisor has ended. */
+  readonly lost: Promise<never>;
 
   /**
    * Start the supervisor, in the network namespace of the calling thread: the host's.
    * @throws Error: the kernel lacks something
    */
-  constructor({ noSwitch, outbound, log }: SwitchOptions) {
+  constructor(log: Log) {
     this.#log = log;
     this.#ruleset = tcpDenyingRuleset();
     if (this.#ruleset < 0) throw new Error(`--switch-sockets: ${whyNoLock(-this.#ruleset)}`);
@@ -82,17 +78,17 @@ export class SwitchControl implements SwitchedConnections {
     });
     close(theirs);
     this.#child.channel.onData((chunk) => this.#read(chunk.toString()));
-    this.ended = this.#child.closed.then((status) => {
+    this.lost = this.#child.closed.then((status) => {
       const error = new Error(
         `--switch-sockets: the supervisor ${this.#failure ?? `ended with status ${status}`}`,
       );
       this.#ready.reject(error);
       for (const resolve of this.#answers.values()) resolve(undefined);
       this.#hasEnded = true;
-      return error;
+      throw error;
     });
+    this.lost.catch(() => {});
     this.#ready.promise.catch(() => {});
-    this.#send({ kind: 'begin', noSwitch, outbound, judging: false });
   }
 
   /** For the start of COMMAND's first process: once. */
@@ -108,7 +104,28 @@ export class SwitchControl implements SwitchedConnections {
   started(processId: number): void {
     close(this.#ruleset);
     close(this.#listenerTo);
-    this.#send({ kind: 'command', processId });
+    this.#processId = processId;
+  }
+
+  /**
+   * Let the supervisor serve: to be called before COMMAND's chain is waited for, which may need it.
+   * @param noSwitch   of --no-switch
+   * @param outbound   interfaces that sockets are bound to
+   * @param addresses  of the engine: those that stand for something stay inside
+   */
+  begin(noSwitch: readonly string[], outbound: Outbound, { ipv4, ipv6 }: AddressPlan): void {
+    const own = [ipv4, ipv6].flatMap((plan) =>
+      plan === undefined
+        ? []
+        : [plan.guest, plan.gateway, plan.hostLoopback, plan.mapGuestAddr, plan.dns].filter(
+            (address) => address !== undefined,
+          ),
+    );
+    this.#send({
+      ...{ kind: 'begin', noSwitch: [...noSwitch, ...own], outbound, judging: this.#judge !== undefined },
+      processId: this.#processId,
+    });
+    this.#begun = true;
   }
 
   /** Resolves when the supervisor serves, in its sandbox. @throws Error */
@@ -165,7 +182,7 @@ export class SwitchControl implements SwitchedConnections {
   async #ask<Kind extends Answer['kind']>(
     question: { readonly kind: Kind } & Question<Kind>,
   ): Promise<AnswerOf<Kind> | undefined> {
-    if (this.#hasEnded) return undefined;
+    if (!this.#begun || this.#hasEnded) return undefined;
     const ask = ++this.#asked;
     const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
     this.#answers.set(ask, resolve);
@@ -175,6 +192,11 @@ export class SwitchControl implements SwitchedConnections {
     clearTimeout(limit);
     this.#answers.delete(ask);
     return answer as AnswerOf<Kind> | undefined;
+  }
+
+  /** Process id, for the sandbox. */
+  get pid(): number {
+    return this.#child.pid;
   }
 
   kill(): void {
@@ -226,4 +248,13 @@ function whyNoLock(errno: number): string {
   if (errno === Errno.ENOSYS || errno === Errno.EOPNOTSUPP)
     return 'Landlock is not enabled in this kernel (CONFIG_SECURITY_LANDLOCK, and "landlock" in lsm=)';
   return `landlock_create_ruleset: ${errnoText(errno)}`;
+}
+
+/** Say with which option a start of COMMAND failed. */
+export function explainedStart(error: unknown): unknown {
+  if (!(error instanceof ChildError) || !['seccomp', 'landlock_restrict_self'].includes(error.call))
+    return error;
+  const busy =
+    error.errno === Errno.EBUSY ? '; a supervisor of ours or another one has this process already' : '';
+  return new Error(`--switch-sockets: ${error.message}${busy}`);
 }
