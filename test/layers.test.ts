@@ -60,7 +60,7 @@ const FOLDERS: Record<string, readonly string[]> = {
   'workers/splice': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/listen'],
   'main/process': [],
   'main/cli': ['main/process'],
-  'main/switching': ['main/process', 'main/cli'],
+  'main/switching': ['main/process', 'main/cli', 'main/host'],
   'main/host': ['main/process', 'main/cli', 'main/api', 'main/switching'],
   'main/api': ['main/process', 'main/cli', 'main/host', 'main/switching'],
   'main/metrics': ['main/process', 'main/cli', 'main/host', 'main/api'],
