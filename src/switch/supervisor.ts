@@ -450,7 +450,7 @@ export class Supervisor {
       close(ours);
       return this.#connectInside(call, theirs, length);
     }
-    copyOptions(theirs, ours, family, family === AF_INET6);
+    copyOptions(theirs, ours, family);
     const r = connect(ours, this.#address.address, bytes);
     if (r < 0 && r !== -Errno.EINPROGRESS) {
       close(ours);
