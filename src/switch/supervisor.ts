@@ -38,6 +38,7 @@ import {
   SO_DOMAIN,
   SO_NETNS_COOKIE,
   SO_PROTOCOL,
+  SO_TYPE,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
@@ -68,7 +69,7 @@ import {
   socket,
 } from '../sys/socket.ts';
 import { Destinations, type HostRoute, type Outbound } from './destinations.ts';
-import { type FoundCall, supervisedCall } from './filter.ts';
+import { type SupervisedCall, supervisedCall } from './filter.ts';
 import type { Loop } from './loop.ts';
 import { RoutesInside } from './routes-inside.ts';
 import { connectTimeout, copyOptions, isBoundToItsNetwork } from './socket-options.ts';
@@ -107,6 +108,8 @@ export interface SupervisorOptions {
   /** Addresses and ranges that stay inside. */
   readonly noSwitch: readonly string[];
   readonly outbound?: Outbound;
+  /** The containers' programs cannot connect or bind TCP sockets themselves (sys/landlock.ts). */
+  readonly isLocked: boolean;
   readonly log: (level: 'debug' | 'info' | 'warning' | 'error', text: string) => void;
   /** Ask whether a destination is allowed; absent: all are. `answer` may be called later. */
   readonly judge?: ((destination: Destination, answer: (allowed: boolean) => void) => void) | undefined;
@@ -294,36 +297,43 @@ export class Supervisor {
       return;
     }
     const theirs = this.#threads.duplicate(thread, descriptor);
-    if (theirs < 0 || getsockoptInt(theirs, SOL_SOCKET, SO_PROTOCOL) !== IPPROTO_TCP) {
-      if (theirs >= 0) close(theirs);
-      this.#pass(call);
+    if (theirs < 0) {
+      this.#withoutSocket(call, theirs);
+      return;
+    }
+    if (!isTcp(theirs)) {
+      // The kernel would look again what is open under the number. A UNIX socket's path and credentials are the
+      // program's; listen() has neither, but its clients then see the process id of its maker: ours.
+      if (found.call === 'listen' && this.#options.isLocked) this.#answer(call, listen(theirs, second | 0));
+      else this.#pass(call);
+      close(theirs);
       return;
     }
     let kept = false;
     try {
-      kept = this.#serveTcp(found, call, theirs, second, third);
+      kept = this.#serveTcp(found.call, call, theirs, second, third);
     } finally {
       if (!kept) close(theirs);
     }
+  }
+
+  /** @param error  why there is no duplicate of the program's socket */
+  #withoutSocket(call: Call, error: number): void {
+    const isOurs = error === -Errno.EMFILE || error === -Errno.ENFILE || error === -Errno.ENOMEM;
+    if (error === -Errno.EBADF) this.#answer(call, error);
+    else if (isOurs) this.#answer(call, -Errno.EAGAIN);
+    else this.#pass(call);
   }
 
   /**
    * @param theirs  a duplicate of the program's socket
    * @returns whether `theirs` is kept
    */
-  #serveTcp(
-    { call: name, inMemory }: FoundCall,
-    call: Call,
-    theirs: number,
-    second: number,
-    third: number,
-  ): boolean {
+  #serveTcp(name: SupervisedCall, call: Call, theirs: number, second: number, third: number): boolean {
     const isHosts = this.#cookieOf(theirs) === this.#hostCookie;
     if (name === 'listen') {
       if (!this.#isCurrent(call)) return false;
-      // Through socketcall, `second` is the number itself.
-      const backlog = inMemory ? second | 0 : this.#notification.int(1);
-      this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : listen(theirs, backlog));
+      this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : listen(theirs, second | 0));
       return false;
     }
     const length = third;
@@ -446,7 +456,7 @@ export class Supervisor {
       close(ours);
       return this.#connectInside(call, theirs, length);
     }
-    copyOptions(theirs, ours, family, family === AF_INET6);
+    copyOptions(theirs, ours, family);
     const r = connect(ours, this.#address.address, bytes);
     if (r < 0 && r !== -Errno.EINPROGRESS) {
       close(ours);
@@ -629,6 +639,11 @@ export class Supervisor {
     letPass(listener.fd, idLow, idHigh);
   }
 }
+
+/** Not a raw socket for TCP's number, nor MPTCP. */
+const isTcp = (socket: number): boolean =>
+  getsockoptInt(socket, SOL_SOCKET, SO_PROTOCOL) === IPPROTO_TCP &&
+  getsockoptInt(socket, SOL_SOCKET, SO_TYPE) === SOCK_STREAM;
 
 const isZero = (words: Uint32Array): boolean =>
   words[3] === 0 && (isV4Mapped(words, 0) || (words[0] === 0 && words[1] === 0 && words[2] === 0));

@@ -229,9 +229,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   }
 
   /** Of --switch-sockets. */
-  get switched(): SwitchedConnections | undefined {
-    return undefined;
-  }
+  readonly switched: SwitchedConnections | undefined = undefined;
 
   /** As in the API's answer to `info`. */
   protected get namespacePid(): number | undefined {

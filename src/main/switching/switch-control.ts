@@ -14,12 +14,14 @@ import { close } from '../../sys/io.ts';
 import { tcpDenyingRuleset } from '../../sys/landlock.ts';
 import { errnoText } from '../../sys/libc.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
+import { namespaceOwner } from '../../sys/namespace.ts';
+import { openPath } from '../../sys/path.ts';
 import { EncodedFilter } from '../../sys/seccomp.ts';
 import { socketpair } from '../../sys/socket.ts';
 import type { Supervision } from '../../sys/spawn.ts';
 import type { AddressPlan } from '../../workers/engine-plan.ts';
 import type { Log } from '../host/log.ts';
-import { CHANNEL, Child, ChildError } from '../process/child.ts';
+import { CHANNEL, Child } from '../process/child.ts';
 import { within } from '../process/time-limit.ts';
 import type { Judge, SwitchCounts, SwitchedConnections } from './switched-connections.ts';
 
@@ -65,6 +67,7 @@ export class SwitchControl implements SwitchedConnections {
    */
   constructor(log: Log) {
     this.#log = log;
+    refuseOwnersOfTheNetwork();
     this.#ruleset = tcpDenyingRuleset();
     if (this.#ruleset < 0) throw new Error(`--switch-sockets: ${whyNoLock(-this.#ruleset)}`);
     const pair = new NativeBuffer(8);
@@ -250,11 +253,19 @@ function whyNoLock(errno: number): string {
   return `landlock_create_ruleset: ${errnoText(errno)}`;
 }
 
-/** Say with which option a start of COMMAND failed. */
-export function explainedStart(error: unknown): unknown {
-  if (!(error instanceof ChildError) || !['seccomp', 'landlock_restrict_self'].includes(error.call))
-    return error;
-  const busy =
-    error.errno === Errno.EBUSY ? '; a supervisor of ours or another one has this process already' : '';
-  return new Error(`--switch-sockets: ${error.message}${busy}`);
+/**
+ * COMMAND must not have capabilities over the host's network, as sockets of the host's could then be taken off their
+ * interface.
+ * @throws Error
+ */
+function refuseOwnersOfTheNetwork(): void {
+  const network = openPath('/proc/thread-self/ns/net', 0);
+  const owner = namespaceOwner(network);
+  close(network);
+  // A failure: its owner is neither our user namespace nor one below.
+  if (owner < 0) return;
+  close(owner);
+  throw new Error(
+    "--switch-sockets: COMMAND would have capabilities over the host's network, as it gets no user namespace of its own; run this as an ordinary user",
+  );
 }
