@@ -128,9 +128,6 @@ export interface Switched {
   readonly device: string;
   /** The sockaddr of its destination; valid during the call. */
   readonly address: Uint8Array;
-  /** Where the socket was put: a thread, and a number in it. */
-  readonly thread: number;
-  readonly descriptor: number;
 }
 
 /** What a listener is about. */
@@ -243,25 +240,23 @@ export class Supervisor {
   }
 
   /**
-   * End a switched connection, if its program still has the socket: the program reads its end, and cannot write
-   * any more. A socket that another process has alone is not found.
-   * @param cookie  SO_COOKIE of the socket
-   * @returns whether it was ended
+   * End switched connections, wherever a program of a container has their sockets: it reads the end, and cannot
+   * write any more.
+   * @param cookies  SO_COOKIE of each socket, by its inode
+   * @returns inodes of those that were ended. A socket that is just being passed to another process is not found
    */
-  endConnection({ thread, descriptor }: Pick<Switched, 'thread' | 'descriptor'>, cookie: bigint): boolean {
-    const { address, dv } = this.#cookie;
-    const isIt = (socket: number): boolean =>
-      getsockoptBytes(socket, SOL_SOCKET, SO_COOKIE, address, 8) === 8 && dv.getBigUint64(0, true) === cookie;
-    let socket = this.#threads.duplicate(thread, descriptor);
-    if (socket >= 0 && !isIt(socket)) {
+  endConnections(cookies: ReadonlyMap<number, bigint>): ReadonlySet<number> {
+    const ended = new Set<number>();
+    this.#threads.findSockets(new Set(cookies.keys()), (process, descriptor, inode) => {
+      if (ended.has(inode)) return;
+      const socket = this.#threads.duplicate(process, descriptor);
+      if (socket < 0) return;
+      const { address, dv } = this.#cookie;
+      const bytes = getsockoptBytes(socket, SOL_SOCKET, SO_COOKIE, address, 8);
+      const isIt = bytes === 8 && dv.getBigUint64(0, true) === cookies.get(inode);
+      if (isIt && shutdown(socket, SHUT_RDWR) === 0) ended.add(inode);
       close(socket);
-      socket = -1;
-    }
-    // Shells, for one, move descriptors to the numbers that their scripts name.
-    if (socket < 0) socket = this.#threads.duplicateFirst(thread, isIt);
-    if (socket < 0) return false;
-    const ended = shutdown(socket, SHUT_RDWR) === 0;
-    close(socket);
+    });
     return ended;
   }
 
@@ -503,7 +498,7 @@ export class Supervisor {
     this.counters.switched++;
     const { container } = listener;
     const { u8 } = this.#address;
-    this.#options.onSwitched?.(ours, { container, device, address: u8, thread, descriptor });
+    this.#options.onSwitched?.(ours, { container, device, address: u8 });
     if (r === 0 || !isBlocking) {
       this.#answer(call, r);
       close(ours);
