@@ -334,7 +334,11 @@ export class Supervisor {
     if (!isTcp(theirs)) {
       // The kernel would look again what is open under the number. A UNIX socket's path and credentials are the
       // program's; listen() has neither, but its clients then see the process id of its maker: ours.
-      if (found.call === 'listen' && this.#options.isLocked) this.#answer(call, listen(theirs, second | 0));
+      // One of the host's has become another kind since (TCP_ULP).
+      if (this.#cookieOf(theirs, SO_NETNS_COOKIE) === this.#hostCookie)
+        this.#answer(call, this.#refuse(-Errno.EPERM));
+      else if (found.call === 'listen' && this.#options.isLocked)
+        this.#answer(call, listen(theirs, second | 0));
       else this.#pass(call);
       close(theirs);
       return;
