@@ -17,7 +17,6 @@ import { LINE_MTU, LINE_OPTIONS, type LineOption, parseLineOptions } from '../cl
 import { LISTEN_ADDRESS, type ListenAddress, parseListenAddress } from '../cli/listen-address.ts';
 import { LOG_FORMAT_OPTION, type LogFormat } from '../cli/log-option.ts';
 import { addMulticast, MULTICAST_HELP, type MulticastChoice, parseMulticast } from '../cli/multicast.ts';
-import { NO_SWITCH_OPTION, parseNoSwitch } from '../cli/no-switch.ts';
 import { NAT64_HELP, NAT64_VALUE, type Nat64Choice, parseNat64 } from '../cli/nat64.ts';
 import {
   API_SOCKET_AUTO,
@@ -29,6 +28,12 @@ import {
   POLICY_OPTIONS,
 } from '../cli/option-fields.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
+import {
+  checkSwitching,
+  NO_SWITCH_OPTION,
+  SWITCH_SOCKETS_HELP,
+  type SwitchOptions,
+} from '../cli/switch-options.ts';
 import {
   type AddressWithPrefix,
   DEFAULT_MTU,
@@ -55,7 +60,7 @@ import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 
 /** The command line with all defaults filled in. The fields are named after the options. */
-export interface Settings extends EgressOptions, CaptureOptions {
+export interface Settings extends EgressOptions, CaptureOptions, SwitchOptions {
   readonly mtu: number;
   readonly ipv4: boolean;
   readonly ipv6: boolean;
@@ -90,13 +95,9 @@ export interface Settings extends EgressOptions, CaptureOptions {
   readonly metrics?: ListenAddress;
   /** Of `switch-agent`. */
   readonly socket?: string;
-  /** Ranges as ADDRESS/LENGTH. */
-  readonly noSwitch?: readonly string[];
   readonly interface?: string;
   /** The profile to begin with; empty: Podman's own. */
   readonly printProfile?: string;
-  /** Of `switch-over`. */
-  readonly switchSockets?: true;
   /** Of `metrics`. */
   readonly all?: boolean;
   readonly listen?: ListenAddress;
@@ -310,6 +311,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: fixed('splice', true),
   },
   {
+    name: 'switch-sockets',
+    group: 'Connections',
+    help: SWITCH_SOCKETS_HELP,
+    commands: ['run'],
+    set: fixed('switchSockets', true),
+  },
+  { ...NO_SWITCH_OPTION, group: 'Connections', repeatable: true, commands: ['run', 'switch-agent'] },
+  {
     name: 'host-loopback',
     value: 'ADDR|gateway|none',
     group: 'Connections',
@@ -460,15 +469,6 @@ export const OPTIONS: readonly OptionSpec[] = [
     help: "Unix socket that OCI runtimes send the listeners of containers to: `listenerPath` of the containers' seccomp profile. A socket of that name that nobody listens on is replaced. A socket unit of systemd may pass it instead.",
     commands: ['switch-agent'],
     set: parsed('socket', parseSocketPath),
-  },
-  {
-    ...NO_SWITCH_OPTION,
-    group: 'Connections',
-    repeatable: true,
-    commands: ['switch-agent'],
-    set: (draft, text) => {
-      draft.noSwitch = [...(draft.noSwitch ?? []), ...parseNoSwitch(text)];
-    },
   },
   {
     name: 'interface',
@@ -697,6 +697,7 @@ function complete(command: CommandName, { lineOptions, ...draft }: Draft): Setti
     ...draft,
   };
   checkTogether(settings);
+  if (command !== 'switch-agent') checkSwitching({ ...settings, ...(lineOptions && { lineOptions }) });
   return Object.freeze(settings);
 }
 
