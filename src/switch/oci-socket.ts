@@ -13,7 +13,7 @@ import { NativeBuffer } from '../sys/memory.ts';
 import { isListener } from '../sys/seccomp-notify.ts';
 import { accept4 } from '../sys/socket.ts';
 import type { Loop } from './loop.ts';
-import { mayBeComplete, parseProcessState, type ProcessState } from './oci-state.ts';
+import { mayBeComplete, type ProcessState, parseProcessState } from './oci-state.ts';
 
 /** Clients at one time. */
 export const MAX_CLIENTS = 16;

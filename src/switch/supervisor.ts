@@ -112,6 +112,11 @@ export interface SupervisorOptions {
    * @param socket  our descriptor of it, closed after the call
    */
   readonly onSwitched?: (socket: number, container: Container, device: string) => void;
+  /**
+   * We own the containers' user namespaces, so we have all capabilities in them and cannot give one up for a moment
+   * (user_namespaces(7)): the kernel carries out a bind() to a port below 1024, with the program's own rights.
+   */
+  readonly isOwner?: boolean;
 }
 
 /** What a listener is about. */
@@ -220,6 +225,17 @@ export class Supervisor {
     } else if ((events & (EPOLLHUP | EPOLLERR)) !== 0) this.#end(listener);
   }
 
+  /**
+   * Answer the calls that wait, before this process ends and another takes the listeners: as if a signal had come.
+   * The connections go on, and who calls connect() again waits again.
+   */
+  interruptAll(): void {
+    for (const waiting of this.#waiting.values()) {
+      this.#answer(waiting.call, -Errno.EINTR);
+      this.#forget(waiting);
+    }
+  }
+
   #end(listener: Listener): void {
     this.#loop.unwatch(listener.fd);
     for (const waiting of this.#waiting.values())
@@ -299,7 +315,8 @@ export class Supervisor {
     }
     if (!this.#isCurrent(call)) return false;
     if (name === 'bind') {
-      this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : this.#bindInside(call, theirs, length));
+      if (!isHosts && this.#options.isOwner === true && this.#needsRights()) this.#pass(call);
+      else this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : this.#bindInside(call, theirs, length));
       return false;
     }
     if (isHosts) return this.#connectAgain(call, theirs, length);
@@ -309,15 +326,19 @@ export class Supervisor {
   /** A bind() inside, with the rights of the program for ports below 1024. */
   #bindInside(call: Call, theirs: number, length: number): number {
     this.counters.passed++;
-    const port = sockaddrRead(this.#address.u8, 0, this.#words, 0);
-    const mayNeed = port > 0 && port < UNPRIVILEGED_PORT;
-    if (!mayNeed || this.#threads.hasCapability(call.thread, CAP_NET_BIND_SERVICE))
+    if (!this.#needsRights() || this.#threads.hasCapability(call.thread, CAP_NET_BIND_SERVICE))
       return bind(theirs, this.#address.address, length);
     const ours = capget();
     capset({ ...ours, effective: ours.effective & ~(1n << BigInt(CAP_NET_BIND_SERVICE)) });
     const r = bind(theirs, this.#address.address, length);
     capset(ours);
     return r;
+  }
+
+  /** Whether the port in #address is below 1024. */
+  #needsRights(): boolean {
+    const port = sockaddrRead(this.#address.u8, 0, this.#words, 0);
+    return port > 0 && port < UNPRIVILEGED_PORT;
   }
 
   /**

@@ -8,7 +8,16 @@
  */
 import { addressRead, addressSetIpv4, addressWrite, isV4Mapped } from '../proto/address.ts';
 import { readU16, readU32, writeU16, writeU32 } from '../proto/be.ts';
-import { AF_INET, AF_INET6, AF_UNIX, Errno, IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO } from './constants.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  AF_UNIX,
+  Errno,
+  IPPROTO_TCP,
+  SO_LINGER,
+  SOL_SOCKET,
+  TCP_INFO,
+} from './constants.ts';
 import { failed, libc } from './libc.ts';
 import { type NativeAddress, NativeBuffer, writeAddress } from './memory.ts';
 

@@ -61,10 +61,13 @@ const podman = (): Profile & Record<string, unknown> => ({
 function verdict(profile: Profile, name: string, flags = 0): string {
   const holds = ({ index, value, valueTwo, op }: Argument): boolean => {
     const of = (name === 'sendmsg' ? 2 : 3) === index ? flags : 0;
-    return op === 'SCMP_CMP_MASKED_EQ' ? ((of & value) >>> 0) === valueTwo : of === value;
+    return op === 'SCMP_CMP_MASKED_EQ' ? (of & value) >>> 0 === valueTwo : of === value;
   };
   const rule = profile.syscalls.find(
-    (one) => one.names.includes(name) && !JSON.stringify(one.includes ?? {}).includes('CAP_') && (one.args ?? []).every(holds),
+    (one) =>
+      one.names.includes(name) &&
+      !JSON.stringify(one.includes ?? {}).includes('CAP_') &&
+      (one.args ?? []).every(holds),
   );
   const { action, errnoRet } = rule ?? { action: profile.defaultAction, errnoRet: profile.defaultErrnoRet };
   return action === 'SCMP_ACT_ERRNO' ? `${action} ${errnoRet}` : action;
@@ -140,7 +143,13 @@ describe('the profile for the agent', () => {
     ),
     { minLength: 1 },
   );
-  const actions = fc.constantFrom('SCMP_ACT_ALLOW', 'SCMP_ACT_ERRNO', 'SCMP_ACT_LOG', 'SCMP_ACT_NOTIFY', 'SCMP_ACT_KILL');
+  const actions = fc.constantFrom(
+    'SCMP_ACT_ALLOW',
+    'SCMP_ACT_ERRNO',
+    'SCMP_ACT_LOG',
+    'SCMP_ACT_NOTIFY',
+    'SCMP_ACT_KILL',
+  );
   const anyProfile = fc.record({
     defaultAction: actions,
     defaultErrnoRet: fc.constant(38),
@@ -163,7 +172,7 @@ describe('the profile for the agent', () => {
     const named = /^(connect|bind|listen|io_uring_\w+)$/;
     fc.assert(
       fc.property(anyProfile, (base) => {
-        const before = structuredClone(base) as Profile;
+        const before = structuredClone(base) as unknown as Profile;
         const made = changed(base);
         expect(base).toEqual(before);
         expect(changed(made)).toEqual(made);
@@ -201,7 +210,9 @@ describe('the profile for the agent', () => {
     it("without a base: the first of Podman's own that is there", () => {
       const own = [join(dir, 'none'), at('own.json', JSON.stringify(podman()))];
       expect(JSON.parse(switchProfileText(undefined, AGENT, own))).toEqual(changed(podman()));
-      expect(() => switchProfileText(undefined, AGENT, own.slice(0, 1))).toThrow(/none is there .*name a profile/);
+      expect(() => switchProfileText(undefined, AGENT, own.slice(0, 1))).toThrow(
+        /none is there .*name a profile/,
+      );
     });
 
     it.each([
@@ -210,8 +221,16 @@ describe('the profile for the agent', () => {
       ['list', '[]', 'is not a JSON object'],
       ['other', '{"a":1}', 'is not a seccomp profile: it has no defaultAction'],
       ['rules', '{"defaultAction":"SCMP_ACT_ERRNO","syscalls":{}}', 'is not a list of rules'],
-      ['names', '{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":[1],"action":"x"}]}', 'is not a list of rules'],
-      ['args', '{"defaultAction":"x","syscalls":[{"names":["a"],"action":"x","args":[1]}]}', 'is not a list of rules'],
+      [
+        'names',
+        '{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":[1],"action":"x"}]}',
+        'is not a list of rules',
+      ],
+      [
+        'args',
+        '{"defaultAction":"x","syscalls":[{"names":["a"],"action":"x","args":[1]}]}',
+        'is not a list of rules',
+      ],
       [
         'flags',
         '{"defaultAction":"x","syscalls":[{"names":["sendto"],"action":"SCMP_ACT_ALLOW","args":[{"index":3}]}]}',
@@ -219,7 +238,9 @@ describe('the profile for the agent', () => {
       ],
     ])('%s: refused with the name of the file', (name, text, why) => {
       const path = at(`${name}.json`, text);
-      expect(() => switchProfileText(path, AGENT)).toThrow(`${path}: ${why === 'is not a list of rules' ? '' : why}`);
+      expect(() => switchProfileText(path, AGENT)).toThrow(
+        `${path}: ${why === 'is not a list of rules' ? '' : why}`,
+      );
       expect(() => switchProfileText(path, AGENT)).toThrow(why);
     });
 
@@ -227,7 +248,9 @@ describe('the profile for the agent', () => {
       expect(() => switchProfileText(join(dir, 'none'), AGENT)).toThrow(
         `${join(dir, 'none')}: cannot be read: no such file or directory`,
       );
-      expect(() => switchProfileText(dir, AGENT)).toThrow(/^\S+: cannot be read: illegal operation on a directory$/);
+      expect(() => switchProfileText(dir, AGENT)).toThrow(
+        /^\S+: cannot be read: illegal operation on a directory$/,
+      );
     });
   });
 });

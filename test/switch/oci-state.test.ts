@@ -11,7 +11,15 @@ const message = (changes: object = {}, state: object = {}): string =>
     fds: ['seccompFd'],
     pid: 4422,
     metadata: '{"ignore":["127.0.0.0/8"]}',
-    state: { ociVersion: '1.2.0', id: ID, status: 'creating', pid: 4423, bundle: '/b', annotations: {}, ...state },
+    state: {
+      ociVersion: '1.2.0',
+      id: ID,
+      status: 'creating',
+      pid: 4423,
+      bundle: '/b',
+      annotations: {},
+      ...state,
+    },
     ...changes,
   });
 
@@ -67,7 +75,9 @@ describe('messages of OCI runtimes', () => {
 
   it('a piece that ends in the middle is not taken for a whole message', () => {
     const bytes = new TextEncoder().encode(message());
-    const whole = Array.from(bytes, (_, i) => i + 1).filter((length) => mayBeComplete(bytes.subarray(0, length)));
+    const whole = Array.from(bytes, (_, i) => i + 1).filter((length) =>
+      mayBeComplete(bytes.subarray(0, length)),
+    );
     expect(whole.at(-1)).toBe(bytes.length);
     for (const length of whole.slice(0, -1))
       expect(parseProcessState(new TextDecoder().decode(bytes.subarray(0, length)), 1)).toBe('is not JSON');

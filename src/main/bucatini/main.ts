@@ -89,7 +89,8 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
             }
           },
         };
-        const status = command === 'switch-over' ? switchOver(options, settings.switchSockets) : switchBack(options);
+        const status =
+          command === 'switch-over' ? switchOver(options, settings.switchSockets) : switchBack(options);
         if (unprinted !== undefined) throw unprinted;
         return status;
       }

@@ -11,14 +11,11 @@
  */
 import { existsSync, lstatSync, statSync, unlinkSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import {
-  AF_UNIX,
-  EPOLLIN,
-  Errno,
-  SOCK_CLOEXEC,
-  SOCK_NONBLOCK,
-  SOCK_STREAM,
-} from '../../sys/constants.ts';
+import { Loop } from '../../switch/loop.ts';
+import { OciSocket } from '../../switch/oci-socket.ts';
+import { enterSupervisorSandbox } from '../../switch/sandbox.ts';
+import { type Container, Supervisor } from '../../switch/supervisor.ts';
+import { AF_UNIX, EPOLLIN, Errno, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM } from '../../sys/constants.ts';
 import { isListening } from '../../sys/descriptor-messages.ts';
 import { checked, SysError } from '../../sys/error.ts';
 import { unixAddress } from '../../sys/frame-socket.ts';
@@ -29,10 +26,6 @@ import { exitNow, raiseOpenFiles } from '../../sys/process.ts';
 import { isListener } from '../../sys/seccomp-notify.ts';
 import { signalEvent } from '../../sys/signal-event.ts';
 import { bind, connect, listen, localPath, socket } from '../../sys/socket.ts';
-import { Loop } from '../../switch/loop.ts';
-import { OciSocket } from '../../switch/oci-socket.ts';
-import { enterAgentSandbox } from '../../switch/sandbox.ts';
-import { type Container, Supervisor } from '../../switch/supervisor.ts';
 import { quoted, SOCKET_PATH_BYTES, UsageError } from '../cli/values.ts';
 import { type Log, makeLog } from '../host/log.ts';
 import { type PassedDescriptor, passedDescriptors, ServiceManager } from '../host/service-manager.ts';
@@ -70,7 +63,9 @@ export async function switchAgent(
     return 0;
   }
   if (operands.length > 0)
-    throw new UsageError(`${quoted(operands[0]!)}: unexpected argument; leave it out, or add --print-profile`);
+    throw new UsageError(
+      `${quoted(operands[0]!)}: unexpected argument; leave it out, or add --print-profile`,
+    );
   if (settings.interface !== undefined) requireInterface(settings.interface);
   const listening = passed.listening ?? listenAt(path);
   const file = passed.listening === undefined ? new SocketFile(path) : undefined;
@@ -100,6 +95,7 @@ class Agent {
     const { interface: device, noSwitch = [] } = settings;
     this.#supervisor = new Supervisor(this.#loop, {
       noSwitch,
+      isOwner: true,
       ...(device !== undefined && { outbound: { device4: device, device6: device } }),
       log: this.#log,
     });
@@ -116,7 +112,10 @@ class Agent {
       take: (fd, { name, processId }) => this.#add(fd, { name, processId }),
       refuse: (why) => this.#log('warning', why),
     });
-    enterAgentSandbox({ proc: this.#supervisor.procFd, removable: this.#file?.directories ?? [] });
+    enterSupervisorSandbox(this.#supervisor.procFd, {
+      calls: ['accept4'],
+      removable: this.#file?.directories ?? [],
+    });
     this.#log('info', `switch-agent: listening at ${path}`);
     this.#manager.notify('READY=1', this.#status());
     this.#loop.run();
@@ -174,7 +173,8 @@ function takePassed(env: NodeJS.ProcessEnv): Passed {
   const passed = passedDescriptors(env).filter(({ fd }) => isOpen(fd));
   const stored = passed.filter(({ fd }) => isListener(fd));
   const listening = passed.filter(({ fd }) => isListening(fd));
-  if (listening.length > 1) throw new UsageError(`${UNIT} passed ${listening.length} sockets; write one ListenStream=`);
+  if (listening.length > 1)
+    throw new UsageError(`${UNIT} passed ${listening.length} sockets; write one ListenStream=`);
   const kept = [...stored, ...listening].map(({ fd }) => fd);
   closeInherited(kept);
   for (const { fd } of passed) if (!kept.includes(fd) && isOpen(fd)) close(fd);
@@ -199,9 +199,13 @@ function socketPath(given: string | undefined, { listening }: Passed): string {
     return name;
   }
   if (path === undefined)
-    throw new UsageError('--socket is missing; write for example --socket "$XDG_RUNTIME_DIR/bucatini-switch.sock"');
+    throw new UsageError(
+      '--socket is missing; write for example --socket "$XDG_RUNTIME_DIR/bucatini-switch.sock"',
+    );
   if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES)
-    throw new UsageError(`--socket ${quoted(given!)}: ${path} is longer than ${SOCKET_PATH_BYTES - 1} bytes; write a shorter path`);
+    throw new UsageError(
+      `--socket ${quoted(given!)}: ${path} is longer than ${SOCKET_PATH_BYTES - 1} bytes; write a shorter path`,
+    );
   return path;
 }
 
@@ -209,7 +213,9 @@ function socketPath(given: string | undefined, { listening }: Passed): string {
 function profileText(value: string, operands: readonly string[], path: string): string {
   const given = value === '' ? operands : [value, ...operands];
   if (given.length > 1)
-    throw new UsageError(`${quoted(given[1]!)}: --print-profile takes one profile to begin with; leave it out`);
+    throw new UsageError(
+      `${quoted(given[1]!)}: --print-profile takes one profile to begin with; leave it out`,
+    );
   const [base] = given;
   try {
     return switchProfileText(base, path);
@@ -245,7 +251,9 @@ function listenAt(path: string): number {
     try {
       unlinkSync(path);
     } catch (error) {
-      wrong(`a socket that nobody listens on is there, and cannot be removed (${(error as NodeJS.ErrnoException).code})`);
+      wrong(
+        `a socket that nobody listens on is there, and cannot be removed (${(error as NodeJS.ErrnoException).code})`,
+      );
     }
   }
   const type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;

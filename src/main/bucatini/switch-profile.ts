@@ -139,7 +139,11 @@ const isTexts = (value: unknown): value is readonly string[] =>
 
 function isRule(rule: unknown): rule is Json {
   if (!isObject(rule) || typeof rule.action !== 'string') return false;
-  if (rule.args !== undefined && rule.args !== null && !(Array.isArray(rule.args) && rule.args.every(isObject)))
+  if (
+    rule.args !== undefined &&
+    rule.args !== null &&
+    !(Array.isArray(rule.args) && rule.args.every(isObject))
+  )
     return false;
   return isTexts(rule.names) || typeof rule.name === 'string'; // one name: Docker's older format
 }
