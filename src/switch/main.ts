@@ -56,9 +56,6 @@ class SupervisorProgram {
         this.#judging = message.judging;
         this.#begin(message);
         break;
-      case 'command':
-        this.#adopt(message.processId);
-        break;
       case 'judging':
         this.#judging = message.judging;
         break;
@@ -73,12 +70,13 @@ class SupervisorProgram {
     }
   }
 
-  #begin({ noSwitch, outbound }: Extract<ToSupervisor, { kind: 'begin' }>): void {
+  #begin({ noSwitch, outbound, processId }: Extract<ToSupervisor, { kind: 'begin' }>): void {
     this.#supervisor = new Supervisor(this.#loop, {
       ...{ noSwitch, outbound },
       log: (level, text) => tell({ kind: 'log', level, text }),
       judge: (destination, answer) => this.#judge(destination, answer),
     });
+    this.#adopt(processId);
     enterSupervisorSandbox(this.#supervisor.procFd);
     tell({ kind: 'ready' });
   }
@@ -93,7 +91,7 @@ class SupervisorProgram {
     tell({ kind: 'judge', ask, address, port });
   }
 
-  /** COMMAND's first process has been started: its listener has been sent. */
+  /** Take the listener of COMMAND's filter. */
   #adopt(processId: number): void {
     const descriptors: number[] = [];
     receiveDescriptors(LISTENER_FROM, this.#received, descriptors);

@@ -1,7 +1,6 @@
 /**
  * The dialogue of a front end with its supervisor: JSON, one message a line, over a stream socket. "begin" is the
- * first message, "ready" its answer; then the listener of COMMAND's filter comes over another socket, and "command"
- * says whose it is.
+ * first message, "ready" its answer. The listener of COMMAND's filter comes over another socket, before "begin".
  */
 import type { Outbound } from './destinations.ts';
 import type { SwitchCounters } from './supervisor.ts';
@@ -16,8 +15,9 @@ export type ToSupervisor =
       readonly outbound: Outbound;
       /** Ask about each destination: a policy is in force. It may change ("judging"). */
       readonly judging: boolean;
+      /** COMMAND's first process. */
+      readonly processId: number;
     }
-  | { readonly kind: 'command'; readonly processId: number }
   | { readonly kind: 'judging'; readonly judging: boolean }
   | { readonly kind: 'judged'; readonly ask: number; readonly allowed: boolean }
   | { readonly kind: 'report'; readonly ask: number };

@@ -14,19 +14,15 @@ import { close } from '../../sys/io.ts';
 import { tcpDenyingRuleset } from '../../sys/landlock.ts';
 import { errnoText } from '../../sys/libc.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
+import { namespaceOwner } from '../../sys/namespace.ts';
+import { openPath } from '../../sys/path.ts';
 import { EncodedFilter } from '../../sys/seccomp.ts';
 import { socketpair } from '../../sys/socket.ts';
 import type { Supervision } from '../../sys/spawn.ts';
+import type { AddressPlan } from '../../workers/engine-plan.ts';
 import type { Log } from '../host/log.ts';
 import { CHANNEL, Child } from '../process/child.ts';
 import { within } from '../process/time-limit.ts';
-
-export interface SwitchOptions {
-  /** Of --no-switch. */
-  readonly noSwitch: readonly string[];
-  readonly outbound: Outbound;
-  readonly log: Log;
-}
 
 /** Signals that a terminal or a supervisor of services sends to the whole group: HUP, INT, QUIT, USR1, USR2, TERM, TSTP, TTIN, TTOU. */
 const IGNORED = [1, 2, 3, 10, 12, 15, 20, 21, 22];
@@ -41,21 +37,24 @@ export class SwitchControl {
   readonly #lines = new Lines();
   readonly #reports = new Map<number, (counters: SwitchCounters) => void>();
   readonly #ready = Promise.withResolvers<void>();
-  #listenerTo: number;
-  #ruleset: number;
+  readonly #listenerTo: number;
+  readonly #ruleset: number;
+  #processId = 0;
+  #begun = false;
   #asked = 0;
   #failure: string | undefined;
   /** Absent: there is no policy. */
   #judge: Judge | undefined;
-  /** Resolves with an error when the supervisor has ended before us. */
-  readonly ended: Promise<Error>;
+  /** Rejects when the supervisor has ended. */
+  readonly lost: Promise<never>;
 
   /**
    * Start the supervisor, in the network namespace of the calling thread: the host's.
    * @throws Error: the kernel lacks something
    */
-  constructor({ noSwitch, outbound, log }: SwitchOptions) {
+  constructor(log: Log) {
     this.#log = log;
+    refuseOwnersOfTheNetwork();
     this.#ruleset = tcpDenyingRuleset();
     if (this.#ruleset < 0) throw new Error(`--switch-sockets: ${whyNoLock(-this.#ruleset)}`);
     const pair = new NativeBuffer(8);
@@ -69,15 +68,15 @@ export class SwitchControl {
     });
     close(theirs);
     this.#child.channel.onData((chunk) => this.#read(chunk.toString()));
-    this.ended = this.#child.closed.then((status) => {
+    this.lost = this.#child.closed.then((status) => {
       const error = new Error(
         `--switch-sockets: the supervisor ${this.#failure ?? `ended with status ${status}`}`,
       );
       this.#ready.reject(error);
-      return error;
+      throw error;
     });
+    this.lost.catch(() => {});
     this.#ready.promise.catch(() => {});
-    this.#send({ kind: 'begin', noSwitch, outbound, judging: false });
   }
 
   /** For the start of COMMAND's first process: once. */
@@ -93,7 +92,28 @@ export class SwitchControl {
   started(processId: number): void {
     close(this.#ruleset);
     close(this.#listenerTo);
-    this.#send({ kind: 'command', processId });
+    this.#processId = processId;
+  }
+
+  /**
+   * Let the supervisor serve: to be called before COMMAND's chain is waited for, which may need it.
+   * @param noSwitch   of --no-switch
+   * @param outbound   interfaces that sockets are bound to
+   * @param addresses  of the engine: those that stand for something stay inside
+   */
+  begin(noSwitch: readonly string[], outbound: Outbound, { ipv4, ipv6 }: AddressPlan): void {
+    const own = [ipv4, ipv6].flatMap((plan) =>
+      plan === undefined
+        ? []
+        : [plan.guest, plan.gateway, plan.hostLoopback, plan.mapGuestAddr, plan.dns].filter(
+            (address) => address !== undefined,
+          ),
+    );
+    this.#send({
+      ...{ kind: 'begin', noSwitch: [...noSwitch, ...own], outbound, judging: this.#judge !== undefined },
+      processId: this.#processId,
+    });
+    this.#begun = true;
   }
 
   /** Resolves when the supervisor serves, in its sandbox. @throws Error */
@@ -104,7 +124,7 @@ export class SwitchControl {
   /** Ask `judge` about each destination from now on; undefined: none. */
   setJudge(judge: Judge | undefined): void {
     this.#judge = judge;
-    this.#send({ kind: 'judging', judging: judge !== undefined });
+    if (this.#begun) this.#send({ kind: 'judging', judging: judge !== undefined });
   }
 
   /** What the supervisor has counted. */
@@ -114,6 +134,11 @@ export class SwitchControl {
     this.#reports.set(ask, resolve);
     this.#send({ kind: 'report', ask });
     return promise;
+  }
+
+  /** Process id, for the sandbox. */
+  get pid(): number {
+    return this.#child.pid;
   }
 
   kill(): void {
@@ -166,4 +191,21 @@ function whyNoLock(errno: number): string {
   if (errno === Errno.ENOSYS || errno === Errno.EOPNOTSUPP)
     return 'Landlock is not enabled in this kernel (CONFIG_SECURITY_LANDLOCK, and "landlock" in lsm=)';
   return `landlock_create_ruleset: ${errnoText(errno)}`;
+}
+
+/**
+ * COMMAND must not have capabilities over the host's network, as sockets of the host's could then be taken off their
+ * interface.
+ * @throws Error
+ */
+function refuseOwnersOfTheNetwork(): void {
+  const network = openPath('/proc/thread-self/ns/net', 0);
+  const owner = namespaceOwner(network);
+  close(network);
+  // A failure: its owner is neither our user namespace nor one below.
+  if (owner < 0) return;
+  close(owner);
+  throw new Error(
+    "--switch-sockets: COMMAND would have capabilities over the host's network, as it gets no user namespace of its own; run this as an ordinary user",
+  );
 }
