@@ -1,7 +1,7 @@
 /** The API socket in every front end but slirp4netns, whose own tests are in slirp4netns.test.ts. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, type Inside, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
-import { engine, full, repoRoot } from '../support/engines.ts';
+import { engine, full, packetThreadsOf, repoRoot } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
 import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { anonymousKib, eventually, killTree, type Started, sleepMs } from '../support/process.ts';
@@ -20,9 +20,7 @@ const INSIDE = 7001;
 const manyOf = (plan: string): number => full(plan === 'fused' ? 10_000 : 6000, 1500);
 /** Other engines (E2E_ENGINE) have no such socket. */
 const OURS = engine.name === 'bucatini';
-/** Number of packet threads of each plan. */
-const THREADS: Record<string, number> = { fused: 1, 'pipeline=2': 4, 'lanes=2': 2 };
-const PLANS = OURS ? Object.keys(THREADS) : [];
+const PLANS = OURS ? engine.plans : [];
 const refused = (why: string): object => ({ error: { desc: `bad request: ${why}` } });
 const NOT_ADDED = {
   error: { desc: 'bad request: add_hostfwd: slirp_add_hostfwd failed', reason: expect.any(String) },
@@ -117,7 +115,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       const [info, stats] = await ask(path, { execute: 'info' }, { execute: 'stats' });
       expect(info.return).toMatchObject({ program: 'bucatini run', interface: 'veth0', mtu: 65520 });
       expect(info.return.ipv4).toMatchObject({ guest: HOST4, prefixLen: 24 });
-      expect(info.return.threads).toHaveLength(THREADS[plan]!);
+      expect(info.return.threads).toHaveLength(packetThreadsOf(plan));
       expect(stats.return.counters.framesFromGuest).toBeGreaterThan(0);
     });
 

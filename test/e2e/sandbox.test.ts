@@ -5,7 +5,7 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
-import { engine, full, repoRoot } from '../support/engines.ts';
+import { engine, full, packetThreadsOf, repoRoot } from '../support/engines.ts';
 import { PEER4, PEER6, PORT } from '../support/ports.ts';
 import {
   countInMemory,
@@ -255,10 +255,7 @@ describeE2e(
         const guest = await bed.engine({ plan });
         try {
           const threads = threadStatus(guest.enginePid).filter(({ name }) => PACKET_THREAD.test(name));
-          const [kind, number] = plan.split('=');
-          expect(threads.length).toBe(
-            kind === 'fused' ? 1 : kind === 'lanes' ? Number(number) : Number(number) + 2,
-          );
+          expect(threads.length).toBe(packetThreadsOf(plan));
           const hosts = (await bed.run('user', ['readlink', '/proc/self/ns/net'])).stdout.trim();
           const [{ capEff, capPrm }] = threads as [ThreadStatus];
           for (const { name, ...state } of threads)
