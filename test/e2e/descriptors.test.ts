@@ -132,9 +132,11 @@ describeNeeding('root of the machine, without --runas', [...tapNeeds, requireRoo
       try {
         await new Promise((resolve) => target.stdout!.once('data', resolve));
         const pasta = start([`${BIN}/pasta`, '-f', '--config-net', ...ports, String(target.pid)]);
-        await sleepMs(2500);
-        const uid = /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pasta.process.pid}/status`, 'latin1'));
-        expect(uid?.[1]).toBe('65534');
+        const uid = () =>
+          /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pasta.process.pid}/status`, 'latin1'))?.[1];
+        await eventually('it runs as nobody', START_MS, () => uid() === '65534');
+        await sleepMs(500); // it serves
+        expect(uid()).toBe('65534');
         pasta.process.kill('SIGTERM');
         expect(await pasta.exited).toBe(0);
       } finally {
