@@ -234,7 +234,7 @@ for f, a in ((2, "0.0.0.0"), (10, "::")):
       'no descriptor is lost: answered, refused, interrupted, timed out, killed',
       async () => {
         const storm = (count: number): Promise<{ status: number; stdout: string; stderr: string }> =>
-          run.run(pythonProgram('storm.py', PEER4, PEER6, '10.77.0.99', count), { timeoutMs: BY_HAND_MS });
+          run.run(pythonProgram('storm.py', PEER4, PEER6, '198.18.7.7', count), { timeoutMs: BY_HAND_MS });
         await storm(200); // what is opened once
         const supervisor = run.supervisorPid();
         const open = (): number => openFiles(supervisor).length;
