@@ -266,7 +266,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     return this.sandbox(engine, files);
   }
 
-  protected abstract sandbox(engine: EngineHandle, files: FileWatch): Sandbox;
+  protected abstract sandbox(engine: EngineHandle, files: FileWatch): Sandbox | Promise<Sandbox>;
   abstract ready(made: NetnsTap): void;
   abstract ends(): readonly Promise<number>[];
 
