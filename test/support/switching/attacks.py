@@ -131,7 +131,7 @@ def refused(family):
         select.select([], [s], [], 2)
         code = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code != errno.ECONNREFUSED:
-        seen["NOT REFUSED: " + name_of(code)] += 1
+        seen["! NOT REFUSED: " + name_of(code)] += 1
     return s
 
 
@@ -150,11 +150,13 @@ def disconnected(family):
 
 
 def was_reset(family):
-    s = connected(family, "reset")
-    try:
-        s.recv(1)
-    except OSError:
-        pass
+    s = socket.socket(family)
+    s.settimeout(3)
+    if s.connect_ex((config["peers"][family == socket.AF_INET6], config["reset"])) == 0:
+        try:
+            s.recv(1)
+        except OSError:
+            pass
     s.setblocking(False)
     return s
 
@@ -197,15 +199,16 @@ def table():
                     s.setblocking(False)
                 note(s, raw_connect(s.fileno(), sa))
                 if is_host(s) and not CONTROL:
-                    seen["SWITCHED to " + address] += 1
+                    seen["! SWITCHED to " + address] += 1
                 s.close()
     for address in config.get("linkLocal", []):
         for scope in range(0, 8):
             s = socket.socket(socket.AF_INET6)
             s.setblocking(False)
-            note(s, raw_connect(s.fileno(), sockaddr(address, PORT, scope=scope)))
+            # By the TAP this one may lead somewhere.
+            note(s, raw_connect(s.fileno(), sockaddr(address, PORT, scope=scope)), "link-local %d " % scope)
             if is_host(s) and not CONTROL:
-                seen["SWITCHED to %s%%%d" % (address, scope)] += 1
+                seen["! SWITCHED to %s%%%d" % (address, scope)] += 1
             s.close()
 
 
@@ -259,7 +262,7 @@ def lengths():
             s.setblocking(False)
             note(s, raw_connect(s.fileno(), sockaddr(address, PORT) + bytes(131), length))
             if is_host(s) and not CONTROL:
-                seen["SWITCHED"] += 1
+                seen["! SWITCHED"] += 1
             s.close()
 
 
@@ -376,7 +379,7 @@ def io_uring():
     """io_uring has connect, bind, listen and send without a system call for each."""
     params = ctypes.create_string_buffer(120)
     done = libc.syscall(425, 8, params)
-    seen["ALLOWED" if done >= 0 else name_of(ctypes.get_errno())] += 1
+    seen["! ALLOWED" if done >= 0 else name_of(ctypes.get_errno())] += 1
 
 
 def fastopen():
@@ -470,7 +473,8 @@ def dup_race():
         "listen": raw_listen,
     }
     plans = [(o, i) for o in operations.items() for i in inside_sockets()]
-    host = made(refused, socket.AF_INET)
+    host = made(disconnected, socket.AF_INET)
+    port = host.getsockname()[1]
     for (what, operation), (kind, make) in plans:
         longest = 400
         for _ in range(max(1, config["races"] // len(plans))):
@@ -480,24 +484,25 @@ def dup_race():
                 os.close(s.fileno())
             state.update(host=host.fileno(), number=s.fileno(), spin=random.randrange(3000))
             go.release()
-            operation(s.fileno())
+            code = operation(s.fileno())
             done.acquire()
+            seen["%s as %s: %s" % (what, kind, name_of(code))] += 1
             # The number is now the host's socket.
             now = socket.socket(fileno=os.dup(s.fileno()))
-            changed = now.getsockname()[1] != 0
+            changed = now.getsockname()[1] != port
             if now.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                seen["LISTENS: %s as %s" % (what, kind)] += 1
+                seen["! LISTENS: %s as %s" % (what, kind)] += 1
                 changed = True
             elif changed and what != "connect":
-                seen["BOUND: %s as %s" % (what, kind)] += 1
-            seen["tries"] += 1
+                seen["! BOUND: %s as %s" % (what, kind)] += 1
             now.close()
             s.close()
             if changed or not is_host(host):
                 host.close()
-                host = made(refused, socket.AF_INET)
+                host = made(disconnected, socket.AF_INET)
+                port = host.getsockname()[1]
                 if not CONTROL and not is_host(host):
-                    seen["no socket of the host"] += 1
+                    seen["! no socket of the host"] += 1
     state["stop"] = True
     go.release()
     thread.join()
@@ -558,8 +563,10 @@ def in_child(make):
         try:
             seen.clear()
             make()
-            os.write(writes, json.dumps(seen).encode())
+        except BaseException as e:
+            seen["! CHILD: %r" % e] += 1
         finally:
+            os.write(writes, json.dumps(seen).encode())
             os._exit(0)
     os.close(writes)
     text = b""
@@ -567,7 +574,7 @@ def in_child(make):
         text += part
     os.close(reads)
     os.waitpid(pid, 0)
-    seen.update(json.loads(text or b'{"CHILD FAILED": 1}'))
+    seen.update(json.loads(text or b'{"! CHILD FAILED": 1}'))
 
 
 def processes():
@@ -600,7 +607,7 @@ def processes():
         pid = libc.clone(ctypes.cast(function, ctypes.c_void_p), top, 0x100 | 0x4000 | signal.SIGCHLD, None)
         os.waitpid(pid, 0)
         if not codes:
-            seen["VFORK FAILED"] += 1
+            seen["! VFORK FAILED"] += 1
         else:
             note(s, codes[1], "vfork: ")
         s.close()
@@ -667,8 +674,8 @@ def namespaces():
     ours, theirs = socket.socketpair(socket.AF_UNIX)
 
     def nested():
-        if libc.unshare(0x10000000 | 0x40000000) != 0:
-            seen["UNSHARE FAILED"] += 1
+        if libc.unshare(0x40000000) != 0:
+            seen["! UNSHARE FAILED"] += 1
             return
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         for peer in config["peers"]:
@@ -691,9 +698,10 @@ def namespaces():
         s.settimeout(1)
         seen["out: " + name_of(s.connect_ex(("10.77.0.77", PORT)))] += 1
         if cookie(s) != own:
-            seen["SWITCHED"] += 1
-        socket.send_fds(ours, [b"x"], [socket.socket().fileno()])
-        aim_all(lambda family: held[family], "from within: ")
+            seen["! SWITCHED"] += 1
+        given = socket.socket()
+        socket.send_fds(ours, [b"x"], [given.fileno()])
+        aim_all(lambda family: held[family].dup(), "from within: ")
         ours.recv(1)
 
     held = {f: made(refused, f) for f in (socket.AF_INET, socket.AF_INET6)}
@@ -709,7 +717,7 @@ def namespaces():
     code = s.connect_ex((config["peers"][0], config["echo"]))
     seen["passed out: " + name_of(code)] += 1
     if cookie(s) != nested_cookie:
-        seen["SWITCHED"] += 1
+        seen["! SWITCHED"] += 1
     theirs.send(b"x")
     thread.join()
 
@@ -720,7 +728,7 @@ def wait_for(name):
     end = time.monotonic() + 10
     while not os.path.exists(config["directory"] + "/" + name):
         if time.monotonic() > end:
-            seen["NOBODY CAME"] += 1
+            seen["! NOBODY CAME"] += 1
             return
         time.sleep(0.005)
 
@@ -739,13 +747,13 @@ def squat():
                     seen["bind: " + name_of(raw_bind(s.fileno(), sa))] += 1
                 seen["listen: " + name_of(raw_listen(s.fileno()))] += 1
                 if s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    seen["LISTENS"] += 1
+                    seen["! LISTENS"] += 1
         for family in (socket.AF_INET, socket.AF_INET6):
             s = made(kind, family)
             kept.append(s)
             seen["listen alone: " + name_of(raw_listen(s.fileno()))] += 1
             if s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                seen["LISTENS"] += 1
+                seen["! LISTENS"] += 1
     if Int80.works():
         cpu = Int80()
         for what, call in (
@@ -758,7 +766,7 @@ def squat():
             kept.append(s)
             seen["int 0x80 %s: %s" % (what, name_of(call(s.fileno(), sockaddr("0.0.0.0", config["squat"]))))] += 1
             if s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                seen["LISTENS"] += 1
+                seen["! LISTENS"] += 1
     wait_for("looked")
 
 
@@ -781,7 +789,7 @@ def options():
                 except OSError:
                     seen["refused"] += 1
             if s.getsockopt(socket.SOL_SOCKET, 25, 16) != before and not CONTROL:
-                seen["DEVICE CHANGED by %d %d" % (level, option)] += 1
+                seen["! DEVICE CHANGED by %d %d" % (level, option)] += 1
             s.setblocking(False)
             for family, sa in targets:
                 if family == s.family:
@@ -801,7 +809,7 @@ def options():
         s = made(refused, socket.AF_INET)
         try:
             s.setsockopt(*arguments)
-            seen["ALLOWED: " + what] += 1
+            seen["! ALLOWED: " + what] += 1
         except OSError as e:
             seen["%s: %s" % (what, name_of(e.errno))] += 1
         s.close()
@@ -812,7 +820,7 @@ def ioctls():
     s = made(refused, socket.AF_INET)
     try:
         number = fcntl.ioctl(s, 0x894C)  # SIOCGSKNS: a descriptor of its network namespace
-        seen["SIOCGSKNS ALLOWED"] += 1
+        seen["! SIOCGSKNS"] += 1
         seen["setns: " + name_of(0 if libc.setns(number, 0x40000000) == 0 else ctypes.get_errno())] += 1
     except OSError as e:
         seen["SIOCGSKNS: " + name_of(e.errno)] += 1
@@ -829,7 +837,7 @@ def ioctls():
     }.items():
         try:
             fcntl.ioctl(s, number, request)
-            seen[what + " ALLOWED"] += 1
+            seen["! " + what] += 1
         except OSError as e:
             seen["%s: %s" % (what, name_of(e.errno))] += 1
 
@@ -849,7 +857,7 @@ def own_listener():
 
     def child():
         fd = libc.syscall(seccomp, 1, 8, fprog)
-        seen["LISTENER ALLOWED" if fd >= 0 else name_of(ctypes.get_errno())] += 1
+        seen["! LISTENER ALLOWED" if fd >= 0 else name_of(ctypes.get_errno())] += 1
 
     in_child(child)
 
@@ -870,7 +878,7 @@ def fresh():
             s.setblocking(False)
             note(s, raw_connect(s.fileno(), sa))
             if is_host(s) and not CONTROL:
-                seen["SWITCHED"] += 1
+                seen["! SWITCHED"] += 1
             s.close()
 
 
@@ -883,7 +891,7 @@ for wanted in sys.argv[2:]:
     try:
         globals()[wanted]()
     except Exception as e:  # an attack that cannot be carried out must be seen
-        seen["FAILED: %s line %d" % (repr(e), e.__traceback__.tb_next.tb_lineno if e.__traceback__.tb_next else 0)] += 1
+        seen["! FAILED: %s line %d" % (repr(e), e.__traceback__.tb_next.tb_lineno if e.__traceback__.tb_next else 0)] += 1
     ms = round((time.monotonic() - began) * 1000)
     if wanted == "inherited":
         print(json.dumps(seen))

@@ -1,6 +1,5 @@
 # canary.py PORT: accepts every connection to PORT on any address of its network namespace, prints
 # "LOCAL-ADDRESS from SOURCE" for each, and answers "CANARY". Prints "ready" when it listens.
-import selectors
 import socket
 import sys
 
@@ -18,9 +17,9 @@ def plain(address):
 
 while True:
     connection, source = listener.accept()
+    print(plain(connection.getsockname()[0]), "from", plain(source[0]), flush=True)
     try:
-        print(plain(connection.getsockname()[0]), "from", plain(source[0]), flush=True)
         connection.send(b"CANARY")
     except OSError:
-        print("unknown from", plain(source[0]), flush=True)
+        pass  # reset by who connected
     connection.close()

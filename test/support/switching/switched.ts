@@ -141,7 +141,7 @@ export async function startSwitched(
       });
       return await Promise.race([job.finished, late]).finally(() => clearTimeout(timer));
     },
-    supervisorPid: () => found('switch/supervisor'),
+    supervisorPid: () => found('switch-supervisor'),
     commandPid: () =>
       descendantsOf(started.pid).findLast((one) => commandLine(one)[1]?.endsWith('switching/jobs.py')) ?? 0,
     async stop() {
