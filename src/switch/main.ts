@@ -11,11 +11,14 @@
  */
 import { EPOLLIN, Errno, MSG_NOSIGNAL, RLIMIT_NOFILE } from '../sys/constants.ts';
 import { receiveDescriptors } from '../sys/descriptor-messages.ts';
+import { SysError } from '../sys/error.ts';
 import { close, isOpen, setCloexec } from '../sys/io.ts';
 import { strerror } from '../sys/libc.ts';
 import { NativeBuffer } from '../sys/memory.ts';
 import { exitNow, getrlimit, setrlimit } from '../sys/process.ts';
+import { SockDiag } from '../sys/sock-diag.ts';
 import { recv, send } from '../sys/socket.ts';
+import { FlowRecords } from './flow-records.ts';
 import { Loop } from './loop.ts';
 import { type FromSupervisor, Lines, lineOf, type ToSupervisor } from './messages.ts';
 import { enterSupervisorSandbox } from './sandbox.ts';
@@ -34,6 +37,7 @@ class SupervisorProgram {
   readonly #asks = new Map<number, (allowed: boolean) => void>();
   readonly #received = new NativeBuffer(8);
   #supervisor: Supervisor | undefined;
+  #records = new FlowRecords(undefined);
   #lastAsk = 0;
   #judging = false;
 
@@ -58,6 +62,7 @@ class SupervisorProgram {
         break;
       case 'judging':
         this.#judging = message.judging;
+        tell({ kind: 'judging', ask: message.ask });
         break;
       case 'judged': {
         const answer = this.#asks.get(message.ask);
@@ -65,14 +70,32 @@ class SupervisorProgram {
         answer?.(message.allowed);
         break;
       }
-      case 'report':
-        tell({ kind: 'report', ask: message.ask, counters: this.#supervisor!.counters });
+      case 'report': {
+        const { counters } = this.#supervisor!;
+        const active = message.active ? { active: this.#records.active() } : {};
+        tell({ kind: 'report', ask: message.ask, counters, ...active });
+        break;
+      }
+      case 'flows':
+        tell({ kind: 'flows', ask: message.ask, ...this.#records.list(message.after, message.limit) });
+        break;
+      case 'end': {
+        const supervisor = this.#supervisor!;
+        const left = this.#records.end(message.ids, (place, cookie) =>
+          supervisor.endConnection(place, cookie),
+        );
+        tell({ kind: 'end', ask: message.ask, left });
+      }
     }
   }
 
   #begin({ noSwitch, outbound, processId }: Extract<ToSupervisor, { kind: 'begin' }>): void {
+    const records = new FlowRecords(openSockDiag());
+    this.#records = records;
     this.#supervisor = new Supervisor(this.#loop, {
-      ...{ noSwitch, outbound },
+      ...{ noSwitch, outbound, isLocked: true },
+      onSwitched: (fd, { container, address, ...about }) =>
+        records.add({ ...about, fd, peer: address, container: container.name }),
       log: (level, text) => tell({ kind: 'log', level, text }),
       judge: (destination, answer) => this.#judge(destination, answer),
     });
@@ -99,6 +122,16 @@ class SupervisorProgram {
     if (listener === undefined) throw new Error('the filter of COMMAND has no listener');
     close(LISTENER_FROM);
     this.#supervisor!.addListener(listener, { name: 'COMMAND', processId });
+  }
+}
+
+/** @returns undefined: the kernel was built without */
+function openSockDiag(): SockDiag | undefined {
+  try {
+    return new SockDiag();
+  } catch (error) {
+    if (!(error instanceof SysError)) throw error;
+    return undefined;
   }
 }
 
