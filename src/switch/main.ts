@@ -9,6 +9,7 @@
  *
  * It ends when the front end ends, at the latest by a signal of the kernel, and the front end ends when it ends.
  */
+import { startFinished } from '#runtime/program';
 import { EPOLLIN, Errno, MSG_NOSIGNAL, RLIMIT_NOFILE } from '../sys/constants.ts';
 import { receiveDescriptors } from '../sys/descriptor-messages.ts';
 import { SysError } from '../sys/error.ts';
@@ -102,6 +103,7 @@ class SupervisorProgram {
     this.#adopt(processId);
     enterSupervisorSandbox(this.#supervisor.procFd);
     tell({ kind: 'ready' });
+    startFinished();
   }
 
   #judge({ address, port }: Destination, answer: (allowed: boolean) => void): void {

@@ -229,18 +229,24 @@ export class Supervisor {
   }
 
   /**
-   * End a switched connection, as far as its socket is still where it was put: the program reads its end, and
-   * cannot write any more.
+   * End a switched connection, if its program still has the socket: the program reads its end, and cannot write
+   * any more. A socket that another process has alone is not found.
    * @param cookie  SO_COOKIE of the socket
    * @returns whether it was ended
    */
   endConnection({ thread, descriptor }: Pick<Switched, 'thread' | 'descriptor'>, cookie: bigint): boolean {
-    const socket = this.#threads.duplicate(thread, descriptor);
-    if (socket < 0) return false;
     const { address, dv } = this.#cookie;
-    const isIt =
+    const isIt = (socket: number): boolean =>
       getsockoptBytes(socket, SOL_SOCKET, SO_COOKIE, address, 8) === 8 && dv.getBigUint64(0, true) === cookie;
-    const ended = isIt && shutdown(socket, SHUT_RDWR) === 0;
+    let socket = this.#threads.duplicate(thread, descriptor);
+    if (socket >= 0 && !isIt(socket)) {
+      close(socket);
+      socket = -1;
+    }
+    // Shells, for one, move descriptors to the numbers that their scripts name.
+    if (socket < 0) socket = this.#threads.duplicateFirst(thread, isIt);
+    if (socket < 0) return false;
+    const ended = shutdown(socket, SHUT_RDWR) === 0;
     close(socket);
     return ended;
   }
@@ -450,7 +456,7 @@ export class Supervisor {
       close(ours);
       return this.#connectInside(call, theirs, length);
     }
-    copyOptions(theirs, ours, family, family === AF_INET6);
+    copyOptions(theirs, ours, family);
     const r = connect(ours, this.#address.address, bytes);
     if (r < 0 && r !== -Errno.EINPROGRESS) {
       close(ours);

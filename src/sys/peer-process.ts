@@ -113,15 +113,45 @@ export class Threads {
    * @returns true also if that cannot be known
    */
   isInEpollSet(thread: number, descriptor: number): boolean {
+    return this.#hasDescriptor(
+      thread,
+      (set) => set !== descriptor && this.#isInSet(thread, set, descriptor),
+      true,
+    );
+  }
+
+  /**
+   * Duplicate the first descriptor of a thread that is the one looked for.
+   * @param isIt  called with a duplicate of each. The one for which it returns true is not closed
+   * @returns our descriptor, or -1
+   */
+  duplicateFirst(thread: number, isIt: (duplicate: number) => boolean): number {
+    let found = -1;
+    this.#hasDescriptor(
+      thread,
+      (descriptor) => {
+        const duplicate = this.duplicate(thread, descriptor);
+        if (duplicate < 0) return false;
+        if (isIt(duplicate)) found = duplicate;
+        else close(duplicate);
+        return found >= 0;
+      },
+      false,
+    );
+    return found;
+  }
+
+  /** Whether `visit` returns true for one of a thread's descriptors. @param unknown  the result without /proc */
+  #hasDescriptor(thread: number, visit: (descriptor: number) => boolean, unknown: boolean): boolean {
     const directory = openat(this.#proc, `${thread}/fd`, O_RDONLY | O_DIRECTORY);
-    if (directory < 0) return true;
+    if (directory < 0) return unknown;
     try {
       for (;;) {
         const bytes = syscall4(syscallNumber('getdents64'), directory, entries.address, ENTRIES_BYTES, 0);
-        if (bytes <= 0) return bytes < 0;
+        if (bytes <= 0) return bytes < 0 && unknown;
         for (let at = 0; at < bytes; at += entries.u16[(at + RECLEN_AT) >> 1]!) {
-          const set = numberAt(at + NAME_AT);
-          if (set >= 0 && set !== descriptor && this.#isInSet(thread, set, descriptor)) return true;
+          const descriptor = numberAt(at + NAME_AT);
+          if (descriptor >= 0 && visit(descriptor)) return true;
         }
       }
     } finally {
