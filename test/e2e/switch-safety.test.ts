@@ -75,7 +75,8 @@ describeE2e('socket switching: safety', [requirePython], () => {
       return stdout.slice(from).trim().split('\n');
     });
     const addresses = fresh.filter((line) => line.includes(' from ')).map((line) => line.split(' ')[0]!);
-    return [...new Set(addresses)].sort();
+    // An address of one destination with the port of another may come of a race; the peer itself may be reached.
+    return [...new Set(addresses)].filter((address) => address !== PEER4 && address !== PEER6).sort();
   };
 
   beforeAll(async () => {

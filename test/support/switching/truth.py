@@ -363,17 +363,11 @@ def others():
         switched["MPTCP"] = is_host(s)
     except OSError as e:
         seen["MPTCP"] = name_of(e.errno)
-    try:
-        s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
-        s.connect((PEERS[0], 0))
-        seen["raw"] = [s.getsockopt(1, 3), s.getpeername()[0]]
-        switched["raw"] = is_host(s)
-        s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
-        s.connect((PEERS[0], config["echo"]))
-        seen["raw, with a port"] = [s.getsockopt(1, 3), s.getpeername()[0]]
-        switched["raw, with a port"] = is_host(s)
-    except OSError as e:
-        seen["raw"] = name_of(e.errno)
+    # Its protocol is IPPROTO_TCP too.
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    s.connect((PEERS[0], config["echo"]))
+    seen["raw"] = [s.getsockopt(1, 3), s.getpeername()[0]]
+    switched["raw"] = is_host(s)
     s = socket.socket()
     s.setsockopt(6, 30, 1)  # TCP_FASTOPEN_CONNECT
     s.connect((PEERS[0], config["echo"]))
