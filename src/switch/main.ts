@@ -82,9 +82,7 @@ class SupervisorProgram {
         break;
       case 'end': {
         const supervisor = this.#supervisor!;
-        const left = this.#records.end(message.ids, (place, cookie) =>
-          supervisor.endConnection(place, cookie),
-        );
+        const left = this.#records.end(message.ids, (cookies) => supervisor.endConnections(cookies));
         tell({ kind: 'end', ask: message.ask, left });
       }
     }
