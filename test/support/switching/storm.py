@@ -18,27 +18,35 @@ PROCESSES = 4
 KILLED = max(8, total // 100)
 
 
+armed = False
+
+
 class Interrupted(Exception):
     pass
 
 
 def interrupt(*_):
-    raise Interrupted
+    if armed:
+        raise Interrupted
 
 
 def one(i):
+    global armed
     six = i & 1
     s = socket.socket(socket.AF_INET6 if six else socket.AF_INET)
     try:
         fate = i % 10
         if fate == 9 and i % 50 == 9:
-            signal.setitimer(signal.ITIMER_REAL, 0.003)
+            s = socket.socket()
+            armed = True
             try:
-                s = socket.socket()
+                signal.setitimer(signal.ITIMER_REAL, 0.003)
                 s.connect((nobody, 80))
                 return "WRONG"
             except Interrupted:
                 return "interrupted"
+            finally:
+                armed = False
         if fate == 8 and i % 50 == 8:
             s = socket.socket()
             s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 2000))
@@ -56,7 +64,6 @@ def one(i):
     except OSError as e:
         return errno.errorcode.get(e.errno, str(e))
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         s.close()
 
 
