@@ -11,7 +11,7 @@ _bucatini() {
   case ${COMP_WORDS[1]} in
     run)
       case $prev in
-        --address | --gateway | --interface-name | --mtu | --publish | -p | --allow | --deny | --rate | --loss | --pool-size | --pcap-ring | --pcap-snaplen | --pcap-filter | --stats)
+        --address | --gateway | --interface-name | --mtu | --publish | -p | --no-switch | --allow | --deny | --rate | --loss | --pool-size | --pcap-ring | --pcap-snaplen | --pcap-filter | --stats)
           return
           ;;
         --dns)
@@ -70,7 +70,7 @@ _bucatini() {
           ;;
       esac
       case $cur in
-        -*) COMPREPLY=($(compgen -W '--address --gateway --dns --interface-name --mtu --ipv4-only --ipv6-only --no-configure --publish --api-socket --splice --host-loopback --multicast --nat64 --outbound-interface --allow --deny --policy --rate --delay --loss --impair --threads --pool-size --pcap --pcap-rotate --pcap-ring --pcap-snaplen --pcap-filter --stats --stats-json --metrics --log-level --log-format --help --version' -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W '--address --gateway --dns --interface-name --mtu --ipv4-only --ipv6-only --no-configure --publish --api-socket --splice --switch-sockets --no-switch --host-loopback --multicast --nat64 --outbound-interface --allow --deny --policy --rate --delay --loss --impair --threads --pool-size --pcap --pcap-rotate --pcap-ring --pcap-snaplen --pcap-filter --stats --stats-json --metrics --log-level --log-format --help --version' -- "$cur")) ;;
         *) COMPREPLY=($(compgen -c -- "$cur") $(compgen -f -- "$cur")) ;;
       esac
       ;;

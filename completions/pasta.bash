@@ -5,7 +5,7 @@ _pasta() {
   # In bash "=" is a word of its own.
   if [ "$cur" = = ]; then cur=; elif [ "$prev" = = ]; then prev=${COMP_WORDS[COMP_CWORD - 2]}; fi
   case $prev in
-    --stats | --log-size | --runas | --allow | --deny | --rate | --loss | --pcap-ring | --pcap-snaplen | --pcap-filter | --mtu | -m | --address | -a | --netmask | -n | --mac-addr | -M | --gateway | -g | --outbound | -o | --dns-forward | --dns-host | --hostname | -H | --fqdn | --tcp-ports | -t | --udp-ports | -u | --tcp-ns | -T | --udp-ns | -U | --ns-ifname | -I | --ns-mac-addr | --fd | -F)
+    --stats | --log-size | --runas | --no-switch | --allow | --deny | --rate | --loss | --pcap-ring | --pcap-snaplen | --pcap-filter | --mtu | -m | --address | -a | --netmask | -n | --mac-addr | -M | --gateway | -g | --outbound | -o | --dns-forward | --dns-host | --hostname | -H | --fqdn | --tcp-ports | -t | --udp-ports | -u | --tcp-ns | -T | --udp-ns | -U | --ns-ifname | -I | --ns-mac-addr | --fd | -F)
       return
       ;;
     --log-file | -l | --conf-path | -c | --metrics | --policy | --pcap | -p | --pid | -P | --userns | --netns)
@@ -51,7 +51,7 @@ _pasta() {
       ;;
   esac
   case $cur in
-    -*) COMPREPLY=($(compgen -W '--debug --trace --stats --quiet --foreground --stderr --log-file --log-size --runas --conf-path --api-socket --log-format --metrics --multicast --nat64 --allow --deny --policy --rate --delay --loss --impair --help --version --pcap --pcap-rotate --pcap-ring --pcap-snaplen --pcap-filter --pid --mtu --address --netmask --mac-addr --gateway --interface --outbound --outbound-if4 --outbound-if6 --dns --dns-forward --dns-host --search --dhcp-dns --dhcp-search --hostname --fqdn --no-tcp --no-udp --no-icmp --no-dhcp --no-dhcpv6 --no-ndp --no-ra --freebind --map-host-loopback --no-map-gw --map-guest-addr --ipv4-only --ipv6-only --tcp-ports --udp-ports --tcp-ns --udp-ns --ns-ifname --userns --netns --netns-only --no-netns-quit --no-pidns --config-net --no-copy-routes --no-copy-addrs --ns-mac-addr --host-lo-to-ns-lo --no-splice --splice-only --fd --chroot-fallback' -- "$cur")) ;;
+    -*) COMPREPLY=($(compgen -W '--debug --trace --stats --quiet --foreground --stderr --log-file --log-size --runas --conf-path --api-socket --log-format --metrics --multicast --nat64 --switch-sockets --no-switch --allow --deny --policy --rate --delay --loss --impair --help --version --pcap --pcap-rotate --pcap-ring --pcap-snaplen --pcap-filter --pid --mtu --address --netmask --mac-addr --gateway --interface --outbound --outbound-if4 --outbound-if6 --dns --dns-forward --dns-host --search --dhcp-dns --dhcp-search --hostname --fqdn --no-tcp --no-udp --no-icmp --no-dhcp --no-dhcpv6 --no-ndp --no-ra --freebind --map-host-loopback --no-map-gw --map-guest-addr --ipv4-only --ipv6-only --tcp-ports --udp-ports --tcp-ns --udp-ns --ns-ifname --userns --netns --netns-only --no-netns-quit --no-pidns --config-net --no-copy-routes --no-copy-addrs --ns-mac-addr --host-lo-to-ns-lo --no-splice --splice-only --fd --chroot-fallback' -- "$cur")) ;;
     *) COMPREPLY=($(compgen -c -- "$cur") $(compgen -f -- "$cur")) ;;
   esac
 }

@@ -2,7 +2,7 @@
 /**
  * Layers: a file imports only from its own layer or from layers left of it.
  *
- *   proto, ring, runtime < sys < workers < main < library
+ *   proto, ring, runtime < sys < workers, switch < main < library
  *
  * The library runs in other people's processes: of main it imports only the client of the API socket.
  * proto and ring do not import one another, and sys does not import ring. proto imports no package and no
@@ -29,7 +29,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   runtime: [],
   sys: ['proto', 'runtime'],
   workers: ['proto', 'ring', 'sys', 'runtime'],
-  main: ['proto', 'ring', 'sys', 'workers', 'runtime'],
+  switch: ['proto', 'sys', 'runtime'],
+  main: ['proto', 'ring', 'sys', 'workers', 'switch', 'runtime'],
   library: ['main'],
 };
 

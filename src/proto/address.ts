@@ -68,6 +68,15 @@ export function addressEqual(a: Uint32Array, aw: number, b: Uint32Array, bw: num
   return a[aw + 3] === b[bw + 3] && a[aw + 2] === b[bw + 2] && a[aw + 1] === b[bw + 1] && a[aw] === b[bw];
 }
 
+/** Whether two addresses of four words each have the same first `length` bits, 0 to 128. */
+export function sharesPrefix(a: Uint32Array, b: Uint32Array, length: number): boolean {
+  let bits = length;
+  for (let i = 0; i < 4 && bits > 0; i++, bits -= 32) {
+    if (((a[i]! ^ b[i]!) >>> 0) >>> Math.max(32 - bits, 0) !== 0) return false;
+  }
+  return true;
+}
+
 /** Whether the address at words[w..w + 3] is ::ffff:a.b.c.d, the form in which IPv4 addresses are kept. */
 export function isV4Mapped(words: Uint32Array, w: number): boolean {
   return words[w + 2] === V4_MAPPED_WORD && words[w + 1] === 0 && words[w] === 0;

@@ -162,11 +162,13 @@ export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SHUT_WR = 1;
 export const MSG_OOB = 0x1;
 export const MSG_PEEK = 0x2;
+export const MSG_CTRUNC = 0x8;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_WAITALL = 0x100;
 export const MSG_ERRQUEUE = 0x2000;
 export const MSG_NOSIGNAL = 0x4000;
+export const MSG_CMSG_CLOEXEC = 0x4000_0000;
 export const SCM_RIGHTS = 1;
 
 // <linux/in.h>, <linux/in6.h>
@@ -187,13 +189,19 @@ export const SO_RCVBUF = 8;
 export const SO_KEEPALIVE = 9;
 export const SO_OOBINLINE = 10;
 export const SO_LINGER = 13;
+export const SO_PEERCRED = 17;
 export const SO_RCVLOWAT = 18;
 export const SO_RCVTIMEO = 20;
 export const SO_SNDTIMEO = 21;
 export const SO_BINDTODEVICE = 25;
+export const SO_ACCEPTCONN = 30;
+export const SO_PROTOCOL = 38;
 export const SO_DOMAIN = 39;
 export const SO_PEEK_OFF = 42;
+export const SO_COOKIE = 57;
 export const SO_BINDTOIFINDEX = 62;
+export const SO_NETNS_COOKIE = 71;
+export const SO_BUF_LOCK = 72;
 
 // <linux/in.h>
 export const SOL_IP = 0;
@@ -242,6 +250,19 @@ export const TCP_KEEPINTVL = 5;
 export const TCP_KEEPCNT = 6;
 export const TCP_INFO = 11;
 export const TCP_CONGESTION = 13;
+
+// <net/tcp_states.h> of the kernel, <netinet/tcp.h>
+export const TCP_ESTABLISHED = 1;
+export const TCP_SYN_SENT = 2;
+export const TCP_SYN_RECV = 3;
+export const TCP_FIN_WAIT1 = 4;
+export const TCP_FIN_WAIT2 = 5;
+export const TCP_TIME_WAIT = 6;
+export const TCP_CLOSE = 7;
+export const TCP_CLOSE_WAIT = 8;
+export const TCP_LAST_ACK = 9;
+export const TCP_LISTEN = 10;
+export const TCP_CLOSING = 11;
 
 // <linux/udp.h>
 export const SOL_UDP = 17;
@@ -315,6 +336,11 @@ export const NLMSG_DONE = 3;
 export const NLA_F_NESTED = 0x8000;
 export const NLA_TYPE_MASK = 0x3fff;
 export const NLMSGERR_ATTR_MSG = 1;
+
+// <linux/sock_diag.h>, <linux/inet_diag.h>
+export const NETLINK_SOCK_DIAG = 4;
+export const SOCK_DIAG_BY_FAMILY = 20;
+export const INET_DIAG_INFO = 2;
 
 // <linux/rtnetlink.h>
 export const RTM_NEWLINK = 16;

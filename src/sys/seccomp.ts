@@ -19,30 +19,38 @@ import { prctl } from './process.ts';
 import { type SyscallName, syscallNumber } from './syscall-numbers.ts';
 
 // <linux/audit.h>, <linux/seccomp.h>
-const AUDIT_ARCH = process.arch === 'arm64' ? 0xc000_00b7 : 0xc000_003e;
+export const AUDIT_ARCH = process.arch === 'arm64' ? 0xc000_00b7 : 0xc000_003e;
 /** Set in the numbers of the x32 ABI, which x86-64 kernels may accept. */
-const X32_SYSCALL_BIT = 0x4000_0000;
-const SECCOMP_SET_MODE_FILTER = 1;
+export const X32_SYSCALL_BIT = 0x4000_0000;
+export const SECCOMP_SET_MODE_FILTER = 1;
 const FLAG_TSYNC = 1;
 /**
  * Without this flag kernels before 5.16 disable speculative store bypass for the process, which slows JIT
  * code.
  */
-const FLAG_SPEC_ALLOW = 4;
+export const SECCOMP_SPEC_ALLOW = 4;
+/** SECCOMP_FILTER_FLAG_NEW_LISTENER: seccomp(2) returns a descriptor that is notified of RET_USER_NOTIF. */
+export const SECCOMP_NEW_LISTENER = 8;
 const RET_KILL_PROCESS = 0x8000_0000;
-const RET_ERRNO = 0x0005_0000;
-const RET_ALLOW = 0x7fff_0000;
+export const RET_ERRNO = 0x0005_0000;
+export const RET_ALLOW = 0x7fff_0000;
+/** The call waits until the listener has answered (seccomp-notify.ts). */
+export const RET_USER_NOTIF = 0x7fc0_0000;
 
 // <linux/bpf_common.h>: BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JA and so on.
 const LD = 0x20;
 const JA = 0x05;
 const JEQ = 0x15;
 const JGE = 0x35;
+const JSET = 0x45;
 const AND = 0x54;
 const RET = 0x06;
-const NR_AT = 0;
-const ARCH_AT = 4;
-const argAt = (arg: number): number => 16 + arg * 8;
+/** Codes of instructions, for filters that are written out (../switch/filter.ts). */
+export const BPF = { LD, JEQ, JGE, JSET, RET } as const;
+/** Offsets in struct seccomp_data. */
+export const NR_AT = 0;
+export const ARCH_AT = 4;
+export const argAt = (arg: number): number => 16 + arg * 8;
 
 /**
  * A condition on one argument (0..5). Except for isNull, only the low 32 bits are compared, which hold a
@@ -76,7 +84,7 @@ export type Rule =
 export type Filter = ReadonlyMap<SyscallName, Rule>;
 
 /** The fields of a struct sock_filter: [code, jt, jf, k]. */
-type Instruction = readonly [number, number, number, number];
+export type Instruction = readonly [number, number, number, number];
 
 const ret = (value: number): Instruction => [RET, 0, 0, value];
 
@@ -166,6 +174,27 @@ export function filterProgram(filter: Filter): readonly Instruction[] {
   ];
 }
 
+/** A struct sock_fprog in memory: valid as long as this object is reachable. */
+export class EncodedFilter {
+  readonly #code: NativeBuffer;
+  readonly #program = new NativeBuffer(16);
+  readonly address: number;
+
+  constructor(program: readonly Instruction[]) {
+    this.#code = new NativeBuffer(program.length * 8);
+    const { u8, u16, u32, address } = this.#code;
+    program.forEach(([op, jt, jf, k], i) => {
+      u16[i * 4] = op;
+      u8[i * 8 + 2] = jt;
+      u8[i * 8 + 3] = jf;
+      u32[i * 2 + 1] = k;
+    });
+    this.#program.u16[0] = program.length;
+    writeAddress(this.#program.u32, 2, address);
+    this.address = this.#program.address;
+  }
+}
+
 /**
  * Install a filter permanently in all threads of the process (TSYNC); threads and processes that they start
  * inherit it. Sets no_new_privs. SECCOMP_FILTER_FLAG_LOG is not set: the kernel logs a killed process without
@@ -173,20 +202,16 @@ export function filterProgram(filter: Filter): readonly Instruction[] {
  * @throws SysError
  */
 export function installFilter(filter: Filter): void {
-  const program = filterProgram(filter);
-  const code = new NativeBuffer(program.length * 8);
-  program.forEach(([op, jt, jf, k], i) => {
-    code.u16[i * 4] = op;
-    code.u8[i * 8 + 2] = jt;
-    code.u8[i * 8 + 3] = jf;
-    code.u32[i * 2 + 1] = k;
-  });
-  const fprog = new NativeBuffer(16);
-  fprog.u16[0] = program.length;
-  writeAddress(fprog.u32, 2, code.address);
+  const program = new EncodedFilter(filterProgram(filter));
   const nnp = prctl(PR_SET_NO_NEW_PRIVS, 1);
   if (nnp < 0) throw new SysError('prctl', 'PR_SET_NO_NEW_PRIVS', -nnp);
-  const r = syscall4(SYS_seccomp, SECCOMP_SET_MODE_FILTER, FLAG_TSYNC | FLAG_SPEC_ALLOW, fprog.address, 0);
+  const r = syscall4(
+    SYS_seccomp,
+    SECCOMP_SET_MODE_FILTER,
+    FLAG_TSYNC | SECCOMP_SPEC_ALLOW,
+    program.address,
+    0,
+  );
   if (r < 0)
     throw new SysError('seccomp', 'SECCOMP_SET_MODE_FILTER', -r, 'the kernel needs CONFIG_SECCOMP_FILTER');
   // A positive result is the id of a thread that could not be synchronised: it has a filter of its own.

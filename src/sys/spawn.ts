@@ -8,12 +8,14 @@
  *
  *      +0   address of the call whose failure ended the child; 0: none
  *      +8   the result of that call, -errno
- *     +16   calls, eight 64-bit words each: number, six arguments, and whether the call may fail: 0, or 1,
- *           which -errno replaces if the call fails. The last call is execve(2)
+ *     +16   calls, eight 64-bit words each: number, six arguments, and what becomes of the result: 0, nothing;
+ *           1, the call may fail, and -errno then replaces the 1; else the address of an int that gets it.
+ *           The last call is execve(2)
  * @syscalls clone rt_sigaction rt_sigprocmask dup3 chdir prctl setns mount move_mount sethostname execve
- *   exit_group wait4
+ *   landlock_restrict_self seccomp sendmsg exit_group wait4
  */
 import { writeBytesOfText } from './byte-text.ts';
+import { cmsgLen, cmsgSpace, cmsgWrite } from './cmsg.ts';
 import {
   AT_FDCWD,
   CLONE_NEWNET,
@@ -29,13 +31,23 @@ import {
   MS_SLAVE,
   O_CLOEXEC,
   O_RDWR,
+  SCM_RIGHTS,
   SIGKILL,
+  SOL_SOCKET,
 } from './constants.ts';
+import { SysError } from './error.ts';
 import { close, fcntl, setCloexec } from './io.ts';
 import { failed, libc, syscall4 } from './libc.ts';
 import { type MachineCode, machineCodePage } from './machine-code.ts';
 import { NativeBuffer, writeAddress } from './memory.ts';
 import { openPath } from './path.ts';
+import {
+  type EncodedFilter,
+  SECCOMP_NEW_LISTENER,
+  SECCOMP_SET_MODE_FILTER,
+  SECCOMP_SPEC_ALLOW,
+} from './seccomp.ts';
+import { iovecWrite, msghdrControlWrite, msghdrWrite } from './socket.ts';
 import { type SyscallName, syscallNumber } from './syscall-numbers.ts';
 
 type N = number;
@@ -76,11 +88,15 @@ const CODE: MachineCode = {
     ...[0x4d, 0x8b, 0x4c, 0x24, 0x30], // mov r9, [r12 + 48]
     ...[0x0f, 0x05], // syscall
     ...[0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff], // cmp rax, -4095
-    ...[0x73, 0x06], // jae failed
+    ...[0x73, 0x13], // jae failed
+    ...[0x49, 0x8b, 0x4c, 0x24, 0x38], // mov rcx, [r12 + 56]
+    ...[0x48, 0x83, 0xf9, 0x01], // cmp rcx, 1
+    ...[0x76, 0x02], // jbe done
+    ...[0x89, 0x01], // mov [rcx], eax
     ...[0x49, 0x83, 0xc4, 0x40], // done: add r12, 64
-    ...[0xeb, 0xce], // jmp next
-    ...[0x49, 0x83, 0x7c, 0x24, 0x38, 0x00], // failed: cmp qword [r12 + 56], 0
-    ...[0x75, 0x13], // jne soft
+    ...[0xeb, 0xc1], // jmp next
+    ...[0x49, 0x83, 0x7c, 0x24, 0x38, 0x01], // failed: cmp qword [r12 + 56], 1
+    ...[0x74, 0x13], // je soft
     ...[0x4c, 0x89, 0x23], // mov [rbx], r12
     ...[0x48, 0x89, 0x43, 0x08], // mov [rbx + 8], rax
     ...[0xbf, 127, 0, 0, 0], // mov edi, 127
@@ -98,17 +114,21 @@ const CODE: MachineCode = {
     ...[0x85, 0x1a, 0x43, 0xa9], // ldp x5, x6, [x20, #48]
     ...[0x01, 0x00, 0x00, 0xd4], // svc 0
     ...[0x1f, 0xfc, 0x3f, 0xb1], // cmn x0, #4095
-    ...[0x62, 0x00, 0x00, 0x54], // b.hs failed
+    ...[0xc2, 0x00, 0x00, 0x54], // b.hs failed
+    ...[0xdf, 0x04, 0x00, 0xf1], // cmp x6, #1
+    ...[0x49, 0x00, 0x00, 0x54], // b.ls done
+    ...[0xc0, 0x00, 0x00, 0xb9], // str w0, [x6]
     ...[0x94, 0x02, 0x01, 0x91], // done: add x20, x20, #64
-    ...[0xf8, 0xff, 0xff, 0x17], // b next
-    ...[0xc6, 0x00, 0x00, 0xb5], // failed: cbnz x6, soft
+    ...[0xf5, 0xff, 0xff, 0x17], // b next
+    ...[0xdf, 0x04, 0x00, 0xf1], // failed: cmp x6, #1
+    ...[0xc0, 0x00, 0x00, 0x54], // b.eq soft
     ...[0x74, 0x02, 0x00, 0xf9], // str x20, [x19]
     ...[0x60, 0x06, 0x00, 0xf9], // str x0, [x19, #8]
     ...[0xe0, 0x0f, 0x80, 0xd2], // mov x0, #127
     ...[0xc8, 0x0b, 0x80, 0xd2], // mov x8, SYS_exit_group
     ...[0x01, 0x00, 0x00, 0xd4], // svc 0
     ...[0x80, 0x1e, 0x00, 0xf9], // soft: str x0, [x20, #56]
-    ...[0xf7, 0xff, 0xff, 0x17], // b done
+    ...[0xf6, 0xff, 0xff, 0x17], // b done
   ],
 };
 
@@ -146,6 +166,21 @@ export interface SpawnPlan {
   readonly sys?: SysMount | undefined;
   /** Host name to set if that is permitted. Needs CLONE_NEWUTS. */
   readonly hostName?: string | undefined;
+  /** Some of its system calls are answered by another process. */
+  readonly supervised?: Supervision | undefined;
+}
+
+/**
+ * How a process is put under a supervisor: in its last steps before execve(2), so that all its programs and
+ * children are. Needs CAP_SYS_ADMIN in the user namespace.
+ */
+export interface Supervision {
+  /** Descriptor of a Landlock ruleset (landlock.ts): what the kernel itself forbids. */
+  readonly ruleset: number;
+  /** A seccomp filter (seccomp.ts) that notifies of system calls. */
+  readonly filter: EncodedFilter;
+  /** Our descriptor of a UNIX socket: the filter's listener is sent to it, with one byte. */
+  readonly listenerTo: number;
 }
 
 /** A new /sys. */
@@ -209,6 +244,7 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
     if (plan.sys !== undefined) addSysMounts(calls, plan.sys);
     if (plan.hostName !== undefined)
       calls.add('sethostname', [calls.text(plan.hostName), Buffer.byteLength(plan.hostName)], true);
+    if (plan.supervised !== undefined) addSupervision(calls, plan.supervised, ours, count);
     calls.add('rt_sigprocmask', [SIG_SETMASK, calls.zeros, 0, SIGSET_BYTES]);
     const [argv, env] = [calls.texts(plan.argv), calls.texts(entries)];
     calls.add('execve', [calls.text(plan.file), argv, env]);
@@ -239,6 +275,30 @@ function addSysMounts(calls: CallList, { isReadOnly, below }: SysMount): void {
   // Without a new /sys these cover what is there with copies of the same.
   for (const { path, fd } of below)
     calls.add('move_mount', [fd, none, AT_FDCWD, calls.text(path), MOVE_MOUNT_F_EMPTY_PATH], true);
+}
+
+/**
+ * The listener's number is known only when the filter is installed: seccomp(2) writes it into the control
+ * message that sends it. It is close-on-exec, and so is the copy of the socket.
+ * @param ours   gets a descriptor to close after the start
+ * @param above  the lowest number for it
+ */
+function addSupervision(calls: CallList, plan: Supervision, ours: number[], above: number): void {
+  const to = fcntl(plan.listenerTo, F_DUPFD_CLOEXEC, above);
+  if (to < 0) throw new SysError('fcntl', 'F_DUPFD_CLOEXEC', -to);
+  ours.push(to);
+  // One byte of data at 0, an iovec at 8, a msghdr at 24, a control message with one int at 80.
+  const message = new NativeBuffer(80 + cmsgSpace(4));
+  const { u32, address } = message;
+  iovecWrite(u32, 2, address, 1);
+  msghdrWrite(u32, 6, 0, 0, address + 8, 1);
+  msghdrControlWrite(u32, 6, address + 80, cmsgLen(4));
+  cmsgWrite(u32, 20, SOL_SOCKET, SCM_RIGHTS, 4);
+  calls.hold(message, plan.filter);
+  calls.add('landlock_restrict_self', [plan.ruleset, 0]);
+  const flags = SECCOMP_NEW_LISTENER | SECCOMP_SPEC_ALLOW;
+  calls.addStoring('seccomp', [SECCOMP_SET_MODE_FILTER, flags, plan.filter.address], address + 96);
+  calls.add('sendmsg', [to, address + 24, 0]);
 }
 
 /**
@@ -288,8 +348,18 @@ class CallList {
 
   /** @param args  at most six; those that are missing are 0 */
   add(call: SyscallName, args: readonly number[], mayFail = false): void {
+    this.addStoring(call, args, mayFail ? 1 : 0);
+  }
+
+  /** @param result  address of an int that gets the result; or as in the head comment */
+  addStoring(call: SyscallName, args: readonly number[], result: number): void {
     const words = [syscallNumber(call), ...args, ...new Array<number>(6 - args.length).fill(0)];
-    this.#calls.push({ call, words: [...words, mayFail ? 1 : 0] });
+    this.#calls.push({ call, words: [...words, result] });
+  }
+
+  /** Keep memory that arguments point to. */
+  hold(...memory: readonly unknown[]): void {
+    this.#held.push(...memory);
   }
 
   /** Ignore a signal, or give it its default action. */

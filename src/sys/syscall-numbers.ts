@@ -162,6 +162,13 @@ const NUMBERS = {
   io_uring_enter: [426, 426],
   open_tree: [428, 428],
   move_mount: [429, 429],
+  landlock_restrict_self: [446, 446],
+  seccomp: [317, 277],
+  pidfd_open: [434, 434],
+  pidfd_getfd: [438, 438],
+  process_vm_readv: [310, 270],
+  kcmp: [312, 272],
+  capset: [126, 91],
 } as const;
 
 export type SyscallName = keyof typeof NUMBERS;

@@ -46,11 +46,13 @@ const OTHERS = {
 const ALL: Required<Omit<NetworkOptions, 'signal' | 'onLog'>> = { ...EVERYTHING, ...OTHERS, pcap: 'x.pcap' };
 /**
  * Options of `run` that the library needs itself, has its own way for, or replaces: its log is lines of text, and
- * counters come from stats().
+ * counters come from stats(). Socket switching is for COMMAND and its children; programs of the library are none of
+ * them: nsenter(1) starts them.
  */
 const NOT_MIRRORED = [
   ...['api-socket', 'rate', 'delay', 'loss', 'help', 'version'],
   ...['stats', 'stats-json', 'stats-interval', 'metrics', 'log-format'],
+  ...['switch-sockets', 'no-switch'],
 ];
 
 const settingsOf = (options: NetworkOptions): Settings => {

@@ -114,6 +114,31 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     bad: [[['http'], 'port number']],
   },
   '--splice': { good: [[[], { splice: true }]], bad: [] },
+  '--switch-sockets': { good: [[[], { switchSockets: true }]], bad: [] },
+  '--no-switch': {
+    good: [
+      [
+        ['10.0.0.0/8,2001:DB8::/32', '--switch-sockets'],
+        { switchSockets: true, noSwitch: ['10.0.0.0/8', '2001:db8::/32'] },
+      ],
+      [
+        ['192.0.2.7', '--no-switch', '2001:db8:0::7,0.0.0.0/0', '--switch-sockets'],
+        { noSwitch: ['192.0.2.7/32', '2001:db8::7/128', '0.0.0.0/0'] },
+      ],
+    ],
+    bad: [
+      [[''], 'an item of the list is empty'],
+      [['10.0.0.0/8,'], 'an item of the list is empty'],
+      [['10.0.0.1/8'], 'bits set behind the prefix'],
+      [['10.0.0.0/33'], 'not 0 to 32'],
+      [['2001:db8::/129'], 'not 0 to 128'],
+      [['::ffff:10.0.0.0/104'], 'mapped'],
+      [['example.org'], 'not an IPv4 or IPv6 address'],
+      [['fe80::1%eth0'], 'not an IPv4 or IPv6 address'],
+      [[Array(257).fill('192.0.2.7').join()], 'more than 256'],
+      [['10.0.0.0/8'], 'without --switch-sockets'],
+    ],
+  },
   '--host-loopback': {
     good: [
       [['192.0.2.1'], { hostLoopback4: '192.0.2.1' }],
@@ -477,6 +502,18 @@ describe('parsing', () => {
     expect(message(['-6', '--address', '192.0.2.5'])).toContain('no IPv4');
     expect(message(['-4', '--gateway', 'fe80::1'])).toContain('no IPv6');
     expect(message(['-4', '--host-loopback', 'fd00::1'])).toContain('no IPv6');
+    for (const [other, ...args] of [
+      ['--pcap', 'x.pcap'],
+      ['--pcap', 'x.pcap', '--pcap-snaplen', '96'],
+      ['--impair', 'none'],
+      ['--rate', '10mbit'],
+      ['--delay', '5ms'],
+      ['--loss', '1%'],
+    ] as const)
+      expect(message(['--switch-sockets', other, ...args])).toContain(
+        `--switch-sockets and ${other} exclude each other: `,
+      );
+    expect(message(['--switch-sockets'], 'attach')).toContain('unknown option');
     expect(message(['--dns', 'none', '--dns', '192.0.2.53'])).toContain('contradicts');
     expect(message(['--dns', '192.0.2.53', '--dns', 'none'])).toContain('contradicts');
     expect(message(['--host-loopback', '192.0.2.1', '--host-loopback', 'none'])).toContain('contradicts');

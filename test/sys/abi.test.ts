@@ -10,6 +10,7 @@ import * as constants from '../../src/sys/constants.ts';
 import * as epoll from '../../src/sys/epoll.ts';
 import * as inotify from '../../src/sys/inotify.ts';
 import * as multicast from '../../src/sys/multicast.ts';
+import { SOCKET_ID_BYTES } from '../../src/sys/sock-diag.ts';
 import * as socket from '../../src/sys/socket.ts';
 import { syscallNames, syscallNumber } from '../../src/sys/syscall-numbers.ts';
 import { VNET_HDR_BYTES } from '../../src/sys/tap.ts';
@@ -27,6 +28,7 @@ const groups: { headers: string[]; prefixes: string[] }[] = [
     prefixes: ['FIO', 'TIOC', 'SIOC', 'NS_GET_'],
   },
   { headers: ['linux/udp.h'], prefixes: ['UDP_'] },
+  { headers: ['linux/sock_diag.h', 'linux/inet_diag.h'], prefixes: ['SOCK_DIAG_', 'INET_DIAG_'] },
   { headers: ['sys/inotify.h'], prefixes: ['IN_'] },
   { headers: ['sys/socket.h', 'linux/errqueue.h'], prefixes: ['SO_EE_'] },
   {
@@ -202,6 +204,32 @@ const layouts: { headers: string[]; expected: Record<string, number> }[] = [
       'sizeof(struct virtio_net_hdr_mrg_rxbuf)': VNET_HDR_BYTES,
       'sizeof(struct __user_cap_header_struct)': 8,
       'sizeof(struct __user_cap_data_struct)': 12,
+    },
+  },
+  {
+    headers: ['netinet/in.h', 'linux/netlink.h', 'linux/inet_diag.h'],
+    expected: {
+      'sizeof(struct inet_diag_sockid)': SOCKET_ID_BYTES,
+      'offsetof(struct inet_diag_sockid, idiag_dport)': 2,
+      'offsetof(struct inet_diag_sockid, idiag_src)': 4,
+      'offsetof(struct inet_diag_sockid, idiag_dst)': 20,
+      'offsetof(struct inet_diag_sockid, idiag_if)': 36,
+      'offsetof(struct inet_diag_sockid, idiag_cookie)': 40,
+      'sizeof(struct inet_diag_req_v2)': 56,
+      'offsetof(struct inet_diag_req_v2, id)': 8,
+      'sizeof(struct inet_diag_msg)': 72,
+      'offsetof(struct inet_diag_msg, idiag_state)': 1,
+      'offsetof(struct inet_diag_msg, idiag_inode)': 68,
+    },
+  },
+  {
+    headers: ['linux/tcp.h'],
+    expected: {
+      'offsetof(struct tcp_info, tcpi_rtt)': 68,
+      'offsetof(struct tcp_info, tcpi_snd_cwnd)': 80,
+      'offsetof(struct tcp_info, tcpi_total_retrans)': 100,
+      'offsetof(struct tcp_info, tcpi_bytes_acked)': 120,
+      'offsetof(struct tcp_info, tcpi_bytes_received)': 128,
     },
   },
   {

@@ -29,6 +29,12 @@ import {
 } from '../cli/option-fields.ts';
 import { DEFAULT_POOL_MIB } from '../cli/pool-plan.ts';
 import {
+  checkSwitching,
+  NO_SWITCH_OPTION,
+  SWITCH_SOCKETS_HELP,
+  type SwitchOptions,
+} from '../cli/switch-options.ts';
+import {
   type AddressWithPrefix,
   DEFAULT_MTU,
   IPV4_MIN_MTU,
@@ -54,7 +60,7 @@ import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 
 /** The command line with all defaults filled in. The fields are named after the options. */
-export interface Settings extends EgressOptions, CaptureOptions {
+export interface Settings extends EgressOptions, CaptureOptions, SwitchOptions {
   readonly mtu: number;
   readonly ipv4: boolean;
   readonly ipv6: boolean;
@@ -299,6 +305,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     commands: ENGINE,
     set: fixed('splice', true),
   },
+  {
+    name: 'switch-sockets',
+    group: 'Connections',
+    help: SWITCH_SOCKETS_HELP,
+    commands: ['run'],
+    set: fixed('switchSockets', true),
+  },
+  { ...NO_SWITCH_OPTION, group: 'Connections', repeatable: true, commands: ['run'] },
   {
     name: 'host-loopback',
     value: 'ADDR|gateway|none',
@@ -643,6 +657,7 @@ function complete(command: CommandName, { lineOptions, ...draft }: Draft): Setti
     ...draft,
   };
   checkTogether(settings);
+  checkSwitching({ ...settings, ...(lineOptions && { lineOptions }) });
   return Object.freeze(settings);
 }
 

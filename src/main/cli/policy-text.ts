@@ -12,7 +12,7 @@
  *
  * Without a `default` line the default is deny if any rule allows, else allow.
  */
-import { addressParse, addressText } from '../../proto/address.ts';
+import { addressText } from '../../proto/address.ts';
 import {
   ANY_PROTO,
   EgressProto,
@@ -24,7 +24,7 @@ import {
   MAX_EGRESS_TARGETS,
   PORT_PROTOS,
 } from '../../workers/flow/egress-policy.ts';
-import { quoted, UsageError } from './values.ts';
+import { parsePrefix, quoted, UsageError } from './values.ts';
 
 /** Longest text of a policy, in characters. */
 export const MAX_POLICY_CHARS = 8 * 1024 * 1024;
@@ -156,7 +156,7 @@ function parsePorts(text: string): readonly [number, number] {
 function parseTarget(text: string): EgressTarget {
   const word = WORDS.find((known) => known === text);
   if (word !== undefined) return { kind: 'word', word };
-  if (text.includes(':') || /^[0-9.]+(\/.*)?$/.test(text)) return parsePrefix(text);
+  if (text.includes(':') || /^[0-9.]+(\/.*)?$/.test(text)) return parsePrefixTarget(text);
   return parseName(text);
 }
 
@@ -169,33 +169,12 @@ function isTarget(text: string): boolean {
   }
 }
 
-function parsePrefix(text: string): EgressTarget {
-  const slash = text.indexOf('/');
-  const address = slash < 0 ? text : text.slice(0, slash);
-  const words = new Uint32Array(4);
-  if (!addressParse(address, words, 0))
-    throw new UsageError(`${quoted(text)}: ${quoted(address)} is not an IPv4 or IPv6 address; ${EXAMPLE}`);
-  const family = address.includes(':') ? 6 : 4;
-  const whole = family === 4 ? 32 : 128;
-  const length = slash < 0 ? `${whole}` : text.slice(slash + 1);
-  if (family === 6 && /^[0-9]+:/.test(length))
+function parsePrefixTarget(text: string): EgressTarget {
+  if (/^[^/]*:[^/]*\/[0-9]+:/.test(text))
     throw new UsageError(
       `${quoted(text)}: with ports, an IPv6 prefix stands in brackets, for example [2001:db8::/32]:443`,
     );
-  if (!/^[0-9]{1,3}$/.test(length) || Number(length) > whole)
-    throw new UsageError(`${quoted(text)}: the prefix length is not 0 to ${whole}`);
-  if (family === 6 && words[0] === 0 && words[1] === 0 && words[2] === 0xffff)
-    throw new UsageError(`${quoted(text)}: is an IPv4 address mapped into IPv6; write the IPv4 address`);
-  const bits = Number(length) + (family === 4 ? 96 : 0);
-  for (let i = 0; i < 4; i++) {
-    const left = Math.min(Math.max(bits - 32 * i, 0), 32);
-    const outside = left === 32 ? 0 : 0xffffffff >>> left;
-    if ((words[i]! & outside) !== 0)
-      throw new UsageError(
-        `${quoted(text)}: has bits set behind the prefix; write the first address of the block, or /${whole}`,
-      );
-  }
-  return { kind: 'prefix', words: [words[0]!, words[1]!, words[2]!, words[3]!], bits, family };
+  return { kind: 'prefix', ...parsePrefix(text, EXAMPLE) };
 }
 
 /** A domain name, `*.NAME`, or a name of one label with a dot at its end. */

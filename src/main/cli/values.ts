@@ -135,6 +135,45 @@ export function parseAddressWithPrefix(text: string): AddressWithPrefix {
   return { ...parsed, prefixLen: Number(length) };
 }
 
+/** An address block. */
+export interface Prefix {
+  /** The address as addressParse() (proto/address.ts) writes it: an IPv4 one is mapped into IPv6. */
+  readonly words: readonly [number, number, number, number];
+  /** Length in bits of the mapped address: an IPv4 prefix has 96 more. */
+  readonly bits: number;
+  readonly family: Family;
+}
+
+/**
+ * Parse ADDRESS/LENGTH, or an address alone, which is a block of one address.
+ * @param example  the end of some errors: what to write
+ * @throws UsageError that begins with the text
+ */
+export function parsePrefix(text: string, example: string): Prefix {
+  const slash = text.indexOf('/');
+  const address = slash < 0 ? text : text.slice(0, slash);
+  const words = new Uint32Array(4);
+  if (!addressParse(address, words, 0))
+    throw new UsageError(`${quoted(text)}: ${quoted(address)} is not an IPv4 or IPv6 address; ${example}`);
+  const family = address.includes(':') ? 6 : 4;
+  const whole = family === 4 ? 32 : 128;
+  const length = slash < 0 ? `${whole}` : text.slice(slash + 1);
+  if (!/^[0-9]{1,3}$/.test(length) || Number(length) > whole)
+    throw new UsageError(`${quoted(text)}: the prefix length is not 0 to ${whole}`);
+  if (family === 6 && words[0] === 0 && words[1] === 0 && words[2] === 0xffff)
+    throw new UsageError(`${quoted(text)}: is an IPv4 address mapped into IPv6; write the IPv4 address`);
+  const bits = Number(length) + (family === 4 ? 96 : 0);
+  for (let i = 0; i < 4; i++) {
+    const left = Math.min(Math.max(bits - 32 * i, 0), 32);
+    const outside = left === 32 ? 0 : 0xffffffff >>> left;
+    if ((words[i]! & outside) !== 0)
+      throw new UsageError(
+        `${quoted(text)}: has bits set behind the prefix; write the first address of the block, or /${whole}`,
+      );
+  }
+  return { words: [words[0]!, words[1]!, words[2]!, words[3]!], bits, family };
+}
+
 /**
  * Whether the kernel accepts a text as an interface name (dev_valid_name: 1 to 15 bytes; no slash, colon or
  * blank; not . or ..).

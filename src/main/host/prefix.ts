@@ -1,5 +1,5 @@
 /** Which network an address belongs to. Addresses are texts. */
-import { addressParse, isV4Mapped } from '../../proto/address.ts';
+import { addressParse, isV4Mapped, sharesPrefix } from '../../proto/address.ts';
 
 /** Whether an address is link-local: fe80::/10 or 169.254.0.0/16. */
 export function isLinkLocal(address: string): boolean {
@@ -12,10 +12,5 @@ export function samePrefix(address: string, member: string, prefixLen: number): 
   if (!addressParse(address, words, 0) || !addressParse(member, words, 4)) return false;
   const isV4 = isV4Mapped(words, 0);
   if (isV4 !== isV4Mapped(words, 4)) return false;
-  let bits = isV4 ? 96 + prefixLen : prefixLen;
-  for (let i = 0; i < 4 && bits > 0; i++, bits -= 32) {
-    const differing = (words[i]! ^ words[4 + i]!) >>> 0;
-    if (differing >>> Math.max(32 - bits, 0) !== 0) return false;
-  }
-  return true;
+  return sharesPrefix(words.subarray(0, 4), words.subarray(4), isV4 ? 96 + prefixLen : prefixLen);
 }

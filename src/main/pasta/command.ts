@@ -19,6 +19,7 @@
  */
 import { existsSync } from 'node:fs';
 import { CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS } from '../../sys/constants.ts';
+import type { Supervision } from '../../sys/spawn.ts';
 import { Child, type ChildPlan } from '../process/child.ts';
 import {
   CommandError,
@@ -43,6 +44,8 @@ export interface PastaCommandOptions {
   readonly hostname?: string;
   /** --hostname was given: a message is printed when the name cannot be set. */
   readonly hostnameWritten?: boolean;
+  /** Of --switch-sockets. */
+  readonly supervised?: Supervision | undefined;
 }
 
 /**
@@ -91,6 +94,7 @@ export class PastaCommand {
       hostName: options.hostname,
       cwd: commandDirectory(),
       descriptors: standardStreams([3, 4, 5]),
+      supervised: options.supervised,
       env: { ...options.env, PASTA_INIT: INIT },
     });
     if (this.#head.hostNameRefused && options.hostnameWritten) put(2, `${Message.hostnameUnusable}\n`);
@@ -115,6 +119,11 @@ export class PastaCommand {
   go(): void {
     this.#running = true;
     this.#head.channel.end('go\n');
+  }
+
+  /** Id of the first process. */
+  get firstPid(): number {
+    return this.#head.pid;
   }
 
   /** Process ids that kill() signals. */

@@ -10,6 +10,7 @@ import type { LogFormat } from '../cli/log-option.ts';
 import type { MulticastChoice } from '../cli/multicast.ts';
 import type { Nat64Choice } from '../cli/nat64.ts';
 import type { EgressOptions } from '../cli/option-fields.ts';
+import type { SwitchOptions } from '../cli/switch-options.ts';
 import { DEFAULT_MTU } from '../cli/values.ts';
 
 const DEFAULT_LOG_BYTES = 1024 * 1024;
@@ -24,7 +25,7 @@ export type PortOption = 't' | 'u' | 'T' | 'U';
  * The options, with defaults filled in. Plain data: it is posted to the namespace thread. "4" and "6" in
  * names are the families.
  */
-export interface PastaConf extends EgressOptions, CaptureOptions {
+export interface PastaConf extends EgressOptions, CaptureOptions, SwitchOptions {
   readonly ipv4: boolean;
   readonly ipv6: boolean;
   /** 0: the interface keeps the kernel's MTU, and DHCP and router advertisements offer none. */

@@ -21,6 +21,7 @@ import {
   METRICS_HELP,
   POLICY_OPTIONS,
 } from '../cli/option-fields.ts';
+import { NO_SWITCH_OPTION, SWITCH_SOCKETS_HELP } from '../cli/switch-options.ts';
 import {
   DEFAULT_MTU,
   isInterfaceName,
@@ -248,6 +249,21 @@ const ENTRIES: readonly Entry[] = [
     set: (d, text, written) => {
       d.nat64 = named(written, text, parseNat64);
     },
+  },
+  {
+    name: 'switch-sockets',
+    ours: true,
+    group: 'Services',
+    help: `${SWITCH_SOCKETS_HELP} passt's pasta does not have this option.`,
+    set: fixed('switchSockets', true),
+  },
+  {
+    name: NO_SWITCH_OPTION.name,
+    ours: true,
+    value: NO_SWITCH_OPTION.value,
+    group: 'Services',
+    help: `${NO_SWITCH_OPTION.help} passt's pasta does not have this option.`,
+    set: (d, text, written) => named(written, text, () => NO_SWITCH_OPTION.set(d, text)),
   },
   ...POLICY_OPTIONS.map(
     ({ name, value, help, set }): Entry => ({

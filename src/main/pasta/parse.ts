@@ -3,6 +3,7 @@
 import { checkCapture } from '../cli/capture-options.ts';
 import { getopt } from '../cli/getopt.ts';
 import { LINE_MTU, parseLineOptions } from '../cli/lines.ts';
+import { checkSwitching, excluded } from '../cli/switch-options.ts';
 import { IPV4_MIN_MTU, IPV6_MIN_MTU, requireUtf8, UsageError } from '../cli/values.ts';
 import { type Draft, defaults, MAX_INT, type PastaConf, type PastaTarget } from './conf.ts';
 import { Message } from './messages.ts';
@@ -92,6 +93,8 @@ function resolveDependencies(draft: Draft, target: PastaTarget): void {
     if (draft.mtuWritten !== true) draft.mtu = LINE_MTU;
   }
   checkCapture(draft, false);
+  checkSwitching(draft);
+  if (draft.switchSockets) refuseSwitching(draft, target);
   if (draft.spliceOnly) {
     if (!draft.splice) throw new UsageError('--splice-only is incompatible with --no-splice');
     if (draft.fd !== undefined) throw new UsageError('--splice-only is incompatible with --fd');
@@ -107,4 +110,17 @@ function resolveDependencies(draft: Draft, target: PastaTarget): void {
       draft.warnings.push(Message.mtuTooSmall(draft.mtu, 6, IPV6_MIN_MTU));
     if (draft.mtu < IPV4_MIN_MTU) draft.mtu = 0; // the kernel refuses it for an Ethernet device (ETH_MIN_MTU)
   }
+}
+
+/** @throws UsageError if sockets cannot be switched with the other options or for this target */
+function refuseSwitching(draft: Draft, target: PastaTarget): void {
+  if (target.kind !== 'command') {
+    const other = target.kind === 'pid' ? 'PID' : '--netns';
+    throw excluded(other, 'only sockets of a COMMAND that pasta starts can be switched');
+  }
+  if (!draft.tcp) throw excluded('--no-tcp', 'only TCP is switched');
+  if (draft.spliceOnly) throw excluded('--splice-only', 'it leaves no way to the world');
+  if (draft.fd !== undefined) throw excluded('--fd', 'its other end decides about all traffic');
+  if (draft.outbound4 !== undefined || draft.outbound6 !== undefined)
+    throw excluded('--outbound', 'switched connections do not have its source address');
 }

@@ -46,6 +46,7 @@ import { close } from '../../sys/io.ts';
 import { mount, umount2 } from '../../sys/mount.ts';
 import { openPath } from '../../sys/path.ts';
 import { raise } from '../../sys/process.ts';
+import type { Supervision } from '../../sys/spawn.ts';
 import { entriesShellsDrop } from './callers-environment.ts';
 import { CHANNEL, Child, ChildError, type ChildPlan } from './child.ts';
 import { callersDescriptors, clearCloexec } from './inherited-descriptors.ts';
@@ -84,6 +85,8 @@ export interface CommandOptions {
   readonly mountProc: boolean;
   /** COMMAND's soft limit of open descriptors, in the form of ulimit(1). Absent: ours. */
   readonly openFiles?: string | undefined;
+  /** Of --switch-sockets. */
+  readonly supervised?: Supervision | undefined;
 }
 
 /** Exit status of a program that cannot be found or executed, as in shells. */
@@ -185,6 +188,7 @@ export class Command {
       networkNamespace: namespaceFd,
       cwd: commandDirectory(),
       descriptors: standardStreams(streams),
+      supervised: options.supervised,
       env: {
         ...options.env,
         BUCATINI_INIT: INIT,

@@ -47,13 +47,20 @@ export function openChannel(fd: number): Channel {
     }
   };
   void read();
+  const send = (text: string): void => {
+    if (closed) return;
+    const bytes = Buffer.from(text);
+    for (let at = 0; at < bytes.length; ) {
+      const sent = cSend(fd, nativeAddress(bytes) + at, bytes.length - at, MSG_NOSIGNAL);
+      if (sent <= 0) return; // the other end has gone
+      at += sent;
+    }
+  };
   return {
+    send,
     end: (text) => {
-      if (closed) return;
-      // A few bytes into an empty buffer: nothing to wait for.
-      const bytes = Buffer.from(text);
-      cSend(fd, nativeAddress(bytes), bytes.length, MSG_NOSIGNAL);
-      cShutdown(fd, SHUT_WR);
+      send(text);
+      if (!closed) cShutdown(fd, SHUT_WR);
     },
     onData: (listener) => {
       onData = listener;

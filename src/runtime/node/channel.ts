@@ -3,6 +3,8 @@ import { Socket } from 'node:net';
 
 /** What a program does with the socket. */
 export interface Channel {
+  /** Send `text`. On Bun it is sent at once, and waits for room. */
+  send(text: string): void;
   /** Send `text`, of a few KiB at most, then end our direction. To be called once. */
   end(text: string): void;
   /** `listener` is called with what has arrived, as it arrives. */
@@ -23,6 +25,7 @@ export function openChannel(fd: number): Channel {
   socket.on('error', () => {});
   socket.resume();
   return {
+    send: (text) => void socket.write(text),
     end: (text) => void socket.end(text),
     onData: (listener) => void socket.on('data', listener),
     onClose: (listener) => {

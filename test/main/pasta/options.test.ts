@@ -186,8 +186,38 @@ describe('pasta options', () => {
     ['-F 07', 'Invalid --fd: 07'],
     ['--fd 2147483648', 'Invalid --fd: 2147483648'],
     ['-F 3 --splice-only', '--splice-only is incompatible with --fd'],
+    ['--no-switch 10.0.0.0/8', '--no-switch: nothing is switched without --switch-sockets; add it'],
+    [
+      '--no-switch 10.0.0.1/8 --switch-sockets',
+      '--no-switch 10.0.0.1/8: 10.0.0.1/8: has bits set behind the prefix; write the first address of the block, or /32',
+    ],
   ])('%s is refused: %s', (line, message) => {
     expect(refusal(line)).toBe(message);
+  });
+
+  it.each([
+    ['--pcap', '-p x.pcap'],
+    ['--rate', '--rate 1mbit'],
+    ['--impair', '--impair none'],
+    ['--no-tcp', '--no-tcp'],
+    ['--splice-only', '--splice-only'],
+    ['--fd', '-F 3'],
+    ['--outbound', '-o 192.0.2.1'],
+    ['PID', '1'],
+    ['--netns', '--netns /run/netns/x'],
+  ])('--switch-sockets with %s: refused', (other, words) => {
+    expect(refusal(`--switch-sockets ${words}`)).toMatch(
+      new RegExp(`^--switch-sockets and ${other} exclude each other: .*; leave one of them out$`),
+    );
+  });
+
+  it('--switch-sockets and --no-switch', () => {
+    const { conf } = go('--switch-sockets --no-switch 10.0.0.0/8,::/0 --no-switch 192.0.2.7 true');
+    expect(conf).toMatchObject({
+      switchSockets: true,
+      noSwitch: ['10.0.0.0/8', '::/0', '192.0.2.7/32'],
+    });
+    expect(go('true').conf).not.toHaveProperty('switchSockets');
   });
 
   it("empty values: refused with the text of passt's pasta", () => {

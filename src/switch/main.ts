@@ -1,0 +1,128 @@
+// bundle: process switch-supervisor
+/**
+ * The supervisor of one COMMAND (`run` and `pasta` with --switch-sockets): a child of the front end, in the host's
+ * network namespace.
+ *
+ *   fd 0, 1   /dev/null
+ *   fd 2      the dialogue with the front end (messages.ts)
+ *   fd 3      a socket to which COMMAND's first process sends the listener of its filter
+ *
+ * It ends when the front end ends, at the latest by a signal of the kernel, and the front end ends when it ends.
+ */
+import { EPOLLIN, Errno, MSG_NOSIGNAL, RLIMIT_NOFILE } from '../sys/constants.ts';
+import { receiveDescriptors } from '../sys/descriptor-messages.ts';
+import { close, isOpen, setCloexec } from '../sys/io.ts';
+import { strerror } from '../sys/libc.ts';
+import { NativeBuffer } from '../sys/memory.ts';
+import { exitNow, getrlimit, setrlimit } from '../sys/process.ts';
+import { recv, send } from '../sys/socket.ts';
+import { Loop } from './loop.ts';
+import { type FromSupervisor, Lines, lineOf, type ToSupervisor } from './messages.ts';
+import { enterSupervisorSandbox } from './sandbox.ts';
+import { type Destination, Supervisor } from './supervisor.ts';
+
+const DIALOGUE = 2;
+const LISTENER_FROM = 3;
+const CHUNK_BYTES = 65_536;
+/** Descriptors that a supervisor may have: waiting connects. */
+const MOST_DESCRIPTORS = 65_536;
+
+class SupervisorProgram {
+  readonly #loop = new Loop();
+  readonly #lines = new Lines();
+  readonly #chunk = new NativeBuffer(CHUNK_BYTES);
+  readonly #asks = new Map<number, (allowed: boolean) => void>();
+  readonly #received = new NativeBuffer(8);
+  #supervisor: Supervisor | undefined;
+  #lastAsk = 0;
+  #judging = false;
+
+  run(): void {
+    this.#loop.watch(DIALOGUE, EPOLLIN, () => this.#read());
+    this.#loop.run();
+  }
+
+  #read(): void {
+    const bytes = recv(DIALOGUE, this.#chunk.address, CHUNK_BYTES, 0);
+    if (bytes === -Errno.EINTR || bytes === -Errno.EAGAIN) return;
+    if (bytes <= 0) exitNow(0); // the front end has ended
+    for (const line of this.#lines.add(Buffer.from(this.#chunk.u8.subarray(0, bytes)).toString()))
+      this.#take(JSON.parse(line) as ToSupervisor);
+  }
+
+  #take(message: ToSupervisor): void {
+    switch (message.kind) {
+      case 'begin':
+        this.#judging = message.judging;
+        this.#begin(message);
+        break;
+      case 'command':
+        this.#adopt(message.processId);
+        break;
+      case 'judging':
+        this.#judging = message.judging;
+        break;
+      case 'judged': {
+        const answer = this.#asks.get(message.ask);
+        this.#asks.delete(message.ask);
+        answer?.(message.allowed);
+        break;
+      }
+      case 'report':
+        tell({ kind: 'report', ask: message.ask, counters: this.#supervisor!.counters });
+    }
+  }
+
+  #begin({ noSwitch, outbound }: Extract<ToSupervisor, { kind: 'begin' }>): void {
+    this.#supervisor = new Supervisor(this.#loop, {
+      ...{ noSwitch, outbound },
+      log: (level, text) => tell({ kind: 'log', level, text }),
+      judge: (destination, answer) => this.#judge(destination, answer),
+    });
+    enterSupervisorSandbox(this.#supervisor.procFd);
+    tell({ kind: 'ready' });
+  }
+
+  #judge({ address, port }: Destination, answer: (allowed: boolean) => void): void {
+    if (!this.#judging) {
+      answer(true);
+      return;
+    }
+    const ask = ++this.#lastAsk;
+    this.#asks.set(ask, answer);
+    tell({ kind: 'judge', ask, address, port });
+  }
+
+  /** COMMAND's first process has been started: its listener has been sent. */
+  #adopt(processId: number): void {
+    const descriptors: number[] = [];
+    receiveDescriptors(LISTENER_FROM, this.#received, descriptors);
+    const [listener] = descriptors;
+    if (listener === undefined) throw new Error('the filter of COMMAND has no listener');
+    close(LISTENER_FROM);
+    this.#supervisor!.addListener(listener, { name: 'COMMAND', processId });
+  }
+}
+
+/** If the front end has gone, the loop sees that next. */
+function tell(message: FromSupervisor): void {
+  const bytes = Buffer.from(lineOf(message));
+  const copy = new NativeBuffer(bytes.length);
+  copy.u8.set(bytes);
+  for (let at = 0; at < bytes.length; ) {
+    const r = send(DIALOGUE, copy.address + at, bytes.length - at, MSG_NOSIGNAL);
+    if (r < 0 && r !== -Errno.EINTR) return;
+    at += Math.max(r, 0);
+  }
+}
+
+try {
+  setCloexec(DIALOGUE);
+  if (!isOpen(LISTENER_FROM)) throw new Error(`descriptor ${LISTENER_FROM}: ${strerror(Errno.EBADF)}`);
+  const { hard } = getrlimit(RLIMIT_NOFILE);
+  setrlimit(RLIMIT_NOFILE, { soft: Math.min(hard, MOST_DESCRIPTORS), hard });
+  new SupervisorProgram().run();
+} catch (error) {
+  tell({ kind: 'failed', text: (error as Error).message });
+  exitNow(1);
+}

@@ -1,0 +1,119 @@
+/**
+ * The sandbox of a supervisor. It can do more to its containers than the engine may (read their memory, duplicate
+ * and replace their descriptors), so it is a process of its own, and it can do less to the rest: it has no TAP, starts
+ * no process, writes and makes no file, and opens files below /proc only, for reading. Decision 137 has the list with
+ * its reasons.
+ */
+import { REFUSED_CALLS, RUNTIME_CALLS } from '#runtime/system-calls';
+import { keepCapabilities } from '../sys/capability.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  CAP_NET_BIND_SERVICE,
+  CAP_SYS_PTRACE,
+  Errno,
+  F_GETFD,
+  F_GETFL,
+  F_SETFD,
+  F_SETFL,
+  FIONBIO,
+  O_CREAT,
+  O_RDWR,
+  O_TRUNC,
+  O_WRONLY,
+  PR_GET_DUMPABLE,
+  PR_GET_NAME,
+  PR_SET_DUMPABLE,
+  PR_SET_NAME,
+  SOCK_STREAM,
+} from '../sys/constants.ts';
+import { checked } from '../sys/error.ts';
+import { close } from '../sys/io.ts';
+import { prctl } from '../sys/process.ts';
+import { type Filter, installFilter, type Rule } from '../sys/seccomp.ts';
+import { NOTIFY_REQUESTS } from '../sys/seccomp-notify.ts';
+import type { SyscallName } from '../sys/syscall-numbers.ts';
+import { dropCapabilitiesElsewhere, openTasks } from '../sys/thread-capabilities.ts';
+
+/** Over the containers' processes, and for ports below 1024 inside; in the user namespace of the containers. */
+const KEPT_CAPABILITIES = [CAP_SYS_PTRACE, CAP_NET_BIND_SERVICE];
+
+const ALLOWED: readonly SyscallName[] = [
+  ...(['read', 'write', 'close', 'recvmsg', 'recvfrom', 'sendto', 'sendmsg', 'lseek'] as const),
+  ...(['connect', 'bind', 'listen', 'getsockname', 'getpeername', 'getsockopt', 'setsockopt'] as const),
+  ...(['epoll_ctl', 'epoll_wait', 'epoll_pwait', 'epoll_pwait2'] as const),
+  ...(['pidfd_open', 'pidfd_getfd', 'process_vm_readv', 'kcmp', 'getdents64'] as const),
+  ...(['capget', 'capset', 'exit_group', 'gettid', 'clock_gettime', 'sched_yield'] as const),
+  ...(['mmap', 'mprotect', 'madvise', 'rt_sigaction', 'rt_sigprocmask', 'rt_sigreturn'] as const),
+];
+const NO_FILE: readonly SyscallName[] = [
+  ...(['open', 'openat2', 'stat', 'lstat', 'access', 'faccessat', 'faccessat2', 'readlink'] as const),
+  ...(['getcwd', 'newfstatat', 'statx', 'statfs', 'unlink', 'unlinkat', 'mkdir', 'mkdirat'] as const),
+];
+const SOCK_TYPE_MASK = 0xf; // <linux/net.h>
+/** <linux/sched.h>: a thread, not a process. */
+const THREAD = 0x100 | 0x800 | 0x1_0000; // CLONE_VM, CLONE_SIGHAND, CLONE_THREAD
+/** PR_SET_VMA, <linux/prctl.h>. */
+const PR_SET_VMA = 0x5356_4d41;
+// <asm-generic/ioctls.h>
+const TCGETS = 0x5401;
+const FIOCLEX = 0x5451;
+
+/** The rule for each permitted call. @param proc  descriptor of /proc */
+export function supervisorFilter(proc: number, more: readonly SyscallName[] = [], pid = process.pid): Filter {
+  const rules = new Map<SyscallName, Rule>();
+  for (const name of NO_FILE) rules.set(name, { errno: Errno.ENOENT });
+  for (const name of [...ALLOWED, ...more, ...Object.values(RUNTIME_CALLS).flat()]) rules.set(name, 'allow');
+  const refused: Readonly<Record<string, readonly SyscallName[]>> = REFUSED_CALLS;
+  for (const name of Object.values(refused).flat()) rules.set(name, { errno: Errno.ENOSYS });
+  const forReading = { arg: 2, mask: O_WRONLY | O_RDWR | O_CREAT | O_TRUNC, equals: 0 };
+  rules.set('openat', { when: [{ arg: 0, oneOf: [proc] }, forReading], otherwise: Errno.ENOENT });
+  rules.set('readlinkat', { when: [{ arg: 0, oneOf: [proc] }], otherwise: Errno.ENOENT });
+  rules.set('socket', {
+    when: [
+      { arg: 0, oneOf: [AF_INET, AF_INET6] },
+      { arg: 1, mask: SOCK_TYPE_MASK, equals: SOCK_STREAM },
+      { arg: 2, oneOf: [0] },
+    ],
+    otherwise: Errno.EACCES,
+  });
+  rules.set('ioctl', {
+    when: [{ arg: 1, oneOf: [...NOTIFY_REQUESTS, FIONBIO, FIOCLEX, TCGETS] }],
+    otherwise: Errno.ENOTTY,
+  });
+  rules.set('fcntl', {
+    when: [{ arg: 1, oneOf: [F_GETFD, F_SETFD, F_GETFL, F_SETFL] }],
+    otherwise: Errno.EINVAL,
+  });
+  rules.set('clone', { when: [{ arg: 0, mask: THREAD, equals: THREAD }], otherwise: Errno.EPERM });
+  rules.set('clone3', { errno: Errno.ENOSYS });
+  rules.set('prctl', {
+    when: [{ arg: 0, oneOf: [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE] }],
+    otherwise: Errno.EINVAL,
+  });
+  rules.set('prlimit64', { when: [{ arg: 2, isNull: true }], otherwise: Errno.EPERM });
+  for (const name of ['sched_setscheduler', 'setpriority', 'sched_setaffinity', 'sched_setparam'] as const)
+    rules.set(name, { errno: Errno.EPERM });
+  rules.set('tgkill', { when: [{ arg: 0, oneOf: [pid] }] }); // abort(3)
+  return rules;
+}
+
+/**
+ * Enter it, in all threads.
+ * @param proc  descriptor of /proc
+ * @param more  further calls
+ * @throws SysError
+ */
+export function enterSupervisorSandbox(proc: number, more: readonly SyscallName[] = []): void {
+  const tasks = openTasks();
+  checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
+  checked(keepCapabilities(KEPT_CAPABILITIES), 'capset', 'main thread');
+  for (;;) {
+    // A thread that JavaScript's engine starts meanwhile has what this one has.
+    const waitForDrop = dropCapabilitiesElsewhere(tasks, KEPT_CAPABILITIES);
+    if (waitForDrop === undefined) break;
+    waitForDrop();
+  }
+  close(tasks);
+  installFilter(supervisorFilter(proc, more));
+}

@@ -1,0 +1,605 @@
+/**
+ * The supervisor of containers with socket switching. It gets each connect(2), bind(2) and listen(2) of their
+ * programs and carries it out for them:
+ *
+ *   connect, TCP, to a destination beyond the host     on a new socket of the host's, which takes the place of the
+ *                                                      program's own
+ *   connect, bind, listen, TCP, all others             on the program's own socket, of which we get a duplicate
+ *   all other sockets (UDP, UNIX, ...)                 by the kernel, as without us
+ *
+ * A call that the kernel carries out is read by it again: another thread of the program may have changed the address,
+ * or what is open under the number, since we looked. So no decision about a socket of the host's is left to such
+ * a call. The address that we connect to is our own copy, and what we connect is our own descriptor. That a program
+ * exchanges sockets while the kernel carries out a call for another kind of socket cannot be seen here; COMMAND of
+ * ours is therefore in a Landlock domain in which connect and bind of TCP sockets fail (sys/landlock.ts), and each
+ * socket of the host's is bound to an interface (SO_BINDTODEVICE), so that it cannot reach the host's loopback.
+ *
+ * Blocking connects wait here, not in a thread: the socket is watched, and the call is answered when the kernel
+ * has connected it. A signal ends the wait of the program at any time; the connection then goes on, and the next
+ * connect() of the same socket waits for it again.
+ */
+import { addressText, isV4Mapped } from '../proto/address.ts';
+import { readU16 } from '../proto/be.ts';
+import { capget, capset } from '../sys/capability.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  CAP_NET_BIND_SERVICE,
+  EPOLLERR,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  Errno,
+  IPPROTO_TCP,
+  O_NONBLOCK,
+  SO_BINDTODEVICE,
+  SO_DOMAIN,
+  SO_NETNS_COOKIE,
+  SO_PROTOCOL,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from '../sys/constants.ts';
+import { close, fcntlGetFlags, setNonBlocking } from '../sys/io.ts';
+import { NativeBuffer } from '../sys/memory.ts';
+import { readMemoryOf, Threads } from '../sys/peer-process.ts';
+import {
+  answer,
+  letPass,
+  Notification,
+  replaceDescriptor,
+  stillWaits,
+  wakeTogether,
+} from '../sys/seccomp-notify.ts';
+import {
+  bind,
+  connect,
+  getsockoptBytes,
+  getsockoptInt,
+  listen,
+  localAddress,
+  peerAddress,
+  setsockoptBytes,
+  sockaddrRead,
+  socket,
+} from '../sys/socket.ts';
+import { Destinations, type HostRoute, type Outbound } from './destinations.ts';
+import { type FoundCall, supervisedCall } from './filter.ts';
+import type { Loop } from './loop.ts';
+import { RoutesInside } from './routes-inside.ts';
+import { connectTimeout, copyOptions, isBoundToItsNetwork } from './socket-options.ts';
+
+/** sizeof(struct sockaddr_storage): the kernel takes no longer address. */
+const LONGEST_ADDRESS = 128;
+const AF_UNSPEC = 0;
+/** O_ASYNC, <asm-generic/fcntl.h>: signals of a socket, which a copy does not send. */
+const O_ASYNC = 0x2000;
+const UNPRIVILEGED_PORT = 1024;
+/** Calls that wait at the same time, of all containers: more are refused with EAGAIN, as by a full table of ports. */
+const MOST_WAITING = 16_384;
+/** How often calls that wait are looked at: their thread may have been killed. */
+const SWEEP_MS = 1000;
+
+/** What happened, since the start. */
+export interface SwitchCounters {
+  /** Connects that got a socket of the host's. */
+  switched: number;
+  /** Calls left to the kernel, or carried out on the program's own socket. */
+  passed: number;
+  /** Calls on a socket of the host's that would have led elsewhere. */
+  refused: number;
+  /** Connects on sockets of the host's that failed. */
+  failed: number;
+}
+
+/** A destination that a policy has to judge. */
+export interface Destination {
+  /** As text. */
+  readonly address: string;
+  readonly port: number;
+}
+
+export interface SupervisorOptions {
+  /** Addresses and ranges that stay inside. */
+  readonly noSwitch: readonly string[];
+  readonly outbound?: Outbound;
+  readonly log: (level: 'debug' | 'info' | 'warning' | 'error', text: string) => void;
+  /** Ask whether a destination is allowed; absent: all are. `answer` may be called later. */
+  readonly judge?: ((destination: Destination, answer: (allowed: boolean) => void) => void) | undefined;
+  /**
+   * A socket of the host's has taken the place of a program's.
+   * @param socket  our descriptor of it, closed after the call
+   */
+  readonly onSwitched?: (socket: number, container: Container, device: string) => void;
+}
+
+/** What a listener is about. */
+export interface Container {
+  readonly name: string;
+  /** A process in the container's network namespace, in our PID namespace. */
+  readonly processId: number;
+}
+
+/** A listener and its container. */
+interface Listener {
+  readonly fd: number;
+  readonly container: Container;
+  /** The container's network namespace, as the link in /proc shows it. */
+  readonly namespace: string;
+  /** SO_NETNS_COOKIE of its sockets, once one has been seen. */
+  cookie: bigint | undefined;
+}
+
+/** The call at hand: who made it, and what it is about. */
+interface Call {
+  readonly listener: Listener;
+  readonly idLow: number;
+  readonly idHigh: number;
+  readonly thread: number;
+  /** Number of the socket in the program. */
+  readonly descriptor: number;
+}
+
+/** A connect() that waits. */
+interface Waiting {
+  readonly call: Call;
+  /** Ours, of the socket that is being connected. */
+  readonly socket: number;
+  readonly isHosts: boolean;
+  readonly address: Uint8Array;
+  cancelLimit: () => void;
+}
+
+export class Supervisor {
+  readonly #loop: Loop;
+  readonly #options: SupervisorOptions;
+  readonly #threads = new Threads();
+  readonly #destinations: Destinations;
+  readonly #listeners = new Map<number, Listener>();
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #notification = new Notification();
+  /** The address of the call at hand: our copy. */
+  readonly #address = new NativeBuffer(LONGEST_ADDRESS);
+  readonly #words = new Uint32Array(4);
+  readonly #peerWords = new Uint32Array(4);
+  readonly #arguments = new NativeBuffer(16);
+  readonly #cookie = new NativeBuffer(8);
+  readonly #deviceName = new NativeBuffer(16);
+  readonly #hostCookie: bigint;
+  #asked = 0;
+  #sweeps = false;
+  readonly counters: SwitchCounters = { switched: 0, passed: 0, refused: 0, failed: 0 };
+
+  /** Opens sockets in the network namespace of the calling thread: the host's. @throws SysError */
+  constructor(loop: Loop, options: SupervisorOptions) {
+    this.#loop = loop;
+    this.#options = options;
+    this.#destinations = new Destinations(
+      options.noSwitch,
+      options.outbound ?? {},
+      new RoutesInside(this.#threads),
+    );
+    loop.watch(this.#destinations.monitorFd, EPOLLIN, () => this.#destinations.changed());
+    const probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    this.#hostCookie = this.#cookieOf(probe) ?? 0n;
+    close(probe);
+    if (this.#hostCookie === 0n)
+      throw new Error('socket switching needs SO_NETNS_COOKIE, which Linux has from 5.14 on');
+  }
+
+  /** Descriptor of /proc, which has to stay usable in a sandbox. */
+  get procFd(): number {
+    return this.#threads.directory;
+  }
+
+  /** How many listeners there are. */
+  get listeners(): number {
+    return this.#listeners.size;
+  }
+
+  /**
+   * Answer the calls that a filter notifies of.
+   * @param fd  the listener, ours from now on: closed when no process has the filter any more
+   */
+  addListener(fd: number, container: Container): void {
+    wakeTogether(fd);
+    const namespace = this.#threads.networkNamespace(container.processId);
+    const listener: Listener = { fd, container, namespace, cookie: undefined };
+    this.#listeners.set(fd, listener);
+    this.#loop.watch(fd, EPOLLIN, (events) => this.#ready(listener, events));
+  }
+
+  /** Called when the last process of a listener has ended. */
+  onEnd: ((container: Container) => void) | undefined;
+
+  #ready(listener: Listener, events: number): void {
+    // A failure: the call was interrupted before it was read. One call a turn, so that no container waits for another.
+    if ((events & EPOLLIN) !== 0) {
+      if (this.#notification.receive(listener.fd) === 0) this.#serve(listener);
+    } else if ((events & (EPOLLHUP | EPOLLERR)) !== 0) this.#end(listener);
+  }
+
+  #end(listener: Listener): void {
+    this.#loop.unwatch(listener.fd);
+    for (const waiting of this.#waiting.values())
+      if (waiting.call.listener === listener) this.#forget(waiting);
+    this.#listeners.delete(listener.fd);
+    close(listener.fd);
+    this.#options.log('debug', `${listener.container.name}: no process is left`);
+    this.onEnd?.(listener.container);
+  }
+
+  /** Answer the call in #notification. */
+  #serve(listener: Listener): void {
+    const n = this.#notification;
+    const { idLow, idHigh, thread } = n;
+    const found = supervisedCall(n.architecture, n.call, n.int(0));
+    let descriptor = n.int(0);
+    let second = n.address(1);
+    let third = n.int(2);
+    if (found?.inMemory === true) {
+      const read = readMemoryOf(thread, this.#arguments.address, n.address(1), 12);
+      if (read < 12) {
+        answer(listener.fd, idLow, idHigh, -Errno.EFAULT);
+        return;
+      }
+      [descriptor, second, third] = [
+        this.#arguments.i32[0]!,
+        this.#arguments.u32[1]!,
+        this.#arguments.i32[2]!,
+      ];
+    }
+    const call: Call = { listener, idLow, idHigh, thread, descriptor };
+    if (found === undefined || thread === 0) {
+      this.#pass(call);
+      return;
+    }
+    const theirs = this.#threads.duplicate(thread, descriptor);
+    if (theirs < 0 || getsockoptInt(theirs, SOL_SOCKET, SO_PROTOCOL) !== IPPROTO_TCP) {
+      if (theirs >= 0) close(theirs);
+      this.#pass(call);
+      return;
+    }
+    let kept = false;
+    try {
+      kept = this.#serveTcp(found, call, theirs, second, third);
+    } finally {
+      if (!kept) close(theirs);
+    }
+  }
+
+  /**
+   * @param theirs  a duplicate of the program's socket
+   * @returns whether `theirs` is kept
+   */
+  #serveTcp(
+    { call: name, inMemory }: FoundCall,
+    call: Call,
+    theirs: number,
+    second: number,
+    third: number,
+  ): boolean {
+    const isHosts = this.#cookieOf(theirs) === this.#hostCookie;
+    if (name === 'listen') {
+      if (!this.#isCurrent(call)) return false;
+      // Through socketcall, `second` is the number itself.
+      const backlog = inMemory ? second | 0 : this.#notification.int(1);
+      this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : listen(theirs, backlog));
+      return false;
+    }
+    const length = third;
+    if (length < 0 || length > LONGEST_ADDRESS) {
+      this.#answer(call, -Errno.EINVAL);
+      return false;
+    }
+    if (readMemoryOf(call.thread, this.#address.address, second, length) < length) {
+      this.#answer(call, -Errno.EFAULT);
+      return false;
+    }
+    if (!this.#isCurrent(call)) return false;
+    if (name === 'bind') {
+      this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : this.#bindInside(call, theirs, length));
+      return false;
+    }
+    if (isHosts) return this.#connectAgain(call, theirs, length);
+    return this.#connectFirst(call, theirs, length);
+  }
+
+  /** A bind() inside, with the rights of the program for ports below 1024. */
+  #bindInside(call: Call, theirs: number, length: number): number {
+    this.counters.passed++;
+    const port = sockaddrRead(this.#address.u8, 0, this.#words, 0);
+    const mayNeed = port > 0 && port < UNPRIVILEGED_PORT;
+    if (!mayNeed || this.#threads.hasCapability(call.thread, CAP_NET_BIND_SERVICE))
+      return bind(theirs, this.#address.address, length);
+    const ours = capget();
+    capset({ ...ours, effective: ours.effective & ~(1n << BigInt(CAP_NET_BIND_SERVICE)) });
+    const r = bind(theirs, this.#address.address, length);
+    capset(ours);
+    return r;
+  }
+
+  /**
+   * A connect() on a socket of the container's network.
+   * @returns whether `theirs` is kept
+   */
+  #connectFirst(call: Call, theirs: number, length: number): boolean {
+    const route = this.#wayOut(call, theirs, length);
+    if (route === undefined) return this.#connectInside(call, theirs, length);
+    return this.#judged(call, theirs, length, (allowed) =>
+      allowed ? this.#switch(call, theirs, length, route) : this.#connectInside(call, theirs, length),
+    );
+  }
+
+  /**
+   * Ask the policy about the destination in #address and #words.
+   * @param then  carries the call out, with #address as it was; returns whether `theirs` is kept
+   * @returns whether `theirs` is kept
+   */
+  #judged(call: Call, theirs: number, length: number, then: (allowed: boolean) => boolean): boolean {
+    const { judge } = this.#options;
+    if (judge === undefined) return then(true);
+    if (this.#asked >= MOST_WAITING) {
+      this.#answer(call, -Errno.EAGAIN);
+      return false;
+    }
+    this.#asked++;
+    const address = this.#address.u8.slice(0, length);
+    judge({ address: addressText(this.#words, 0), port: readU16(address, 2) }, (allowed) => {
+      this.#asked--;
+      let kept = false;
+      if (this.#isCurrent(call)) {
+        this.#address.u8.set(address);
+        kept = then(allowed);
+      }
+      if (!kept) close(theirs);
+    });
+    return true;
+  }
+
+  /** The way of a connect() through a socket of the host's; undefined: it stays inside. */
+  #wayOut(call: Call, theirs: number, length: number): HostRoute | undefined {
+    const { u8, address } = this.#address;
+    const family = u8[0]! | (u8[1]! << 8);
+    if (family !== getsockoptInt(theirs, SOL_SOCKET, SO_DOMAIN)) return undefined;
+    if (family === AF_INET ? length < 16 : family !== AF_INET6 || length < 24) return undefined;
+    if (!this.#isContainers(call, theirs)) return undefined;
+    // A bound socket has its address and its port inside; a connected one is not connected again.
+    const port = localAddress(theirs, this.#peerWords, 0);
+    if (port !== 0 || !isZero(this.#peerWords)) return undefined;
+    const flags = fcntlGetFlags(theirs);
+    if (flags < 0 || (flags & O_ASYNC) !== 0 || isBoundToItsNetwork(theirs)) return undefined;
+    if (length > 16 && address !== 0) u8.fill(0, 28);
+    sockaddrRead(u8, 0, this.#words, 0);
+    const route = this.#destinations.routeTo(this.#words, call.thread);
+    if (route === undefined) return undefined;
+    if ((flags & O_NONBLOCK) !== 0 && this.#threads.isInEpollSet(call.thread, call.descriptor))
+      return undefined;
+    return route;
+  }
+
+  /** Whether a socket belongs to the container's own network namespace, not to one inside it. */
+  #isContainers({ listener, thread }: Call, theirs: number): boolean {
+    const cookie = this.#cookieOf(theirs);
+    if (listener.cookie === undefined) {
+      if (listener.namespace === '' || this.#threads.networkNamespace(thread) !== listener.namespace)
+        return false;
+      listener.cookie = cookie;
+    }
+    return cookie !== undefined && cookie === listener.cookie;
+  }
+
+  /**
+   * Connect a socket of the host's and put it in place of the program's.
+   * @returns whether `theirs` is kept: never
+   */
+  #switch(call: Call, theirs: number, length: number, { device }: HostRoute): boolean {
+    const family = this.#address.u8[0]!;
+    const bytes = family === AF_INET ? 16 : Math.min(length, 28);
+    const ours = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (ours < 0) return this.#connectInside(call, theirs, length);
+    const isBlocking = (fcntlGetFlags(theirs) & O_NONBLOCK) === 0;
+    this.#deviceName.u8.fill(0);
+    this.#deviceName.u8.set(Buffer.from(device).subarray(0, 15));
+    const bound = setsockoptBytes(ours, SOL_SOCKET, SO_BINDTODEVICE, this.#deviceName.address, 16);
+    if (bound < 0) {
+      // Without it the socket could be aimed at the host's loopback.
+      close(ours);
+      return this.#connectInside(call, theirs, length);
+    }
+    copyOptions(theirs, ours, family, family === AF_INET6);
+    const r = connect(ours, this.#address.address, bytes);
+    if (r < 0 && r !== -Errno.EINPROGRESS) {
+      close(ours);
+      this.counters.failed++;
+      this.#answer(call, r);
+      return false;
+    }
+    if (this.#isOwnAddress(ours)) {
+      // The host got the address since its routes were looked at.
+      close(ours);
+      return this.#connectInside(call, theirs, length);
+    }
+    if (isBlocking) setNonBlocking(ours, false);
+    const { listener, idLow, idHigh, thread, descriptor } = call;
+    const cloexec = this.#threads.closeOnExec(thread, descriptor);
+    if (replaceDescriptor(listener.fd, idLow, idHigh, ours, descriptor, cloexec) < 0) {
+      close(ours); // the program was interrupted, or has closed the socket
+      this.#pass(call);
+      return false;
+    }
+    this.counters.switched++;
+    this.#options.onSwitched?.(ours, listener.container, device);
+    if (r === 0 || !isBlocking) {
+      this.#answer(call, r);
+      close(ours);
+    } else this.#wait(call, ours, true, bytes);
+    return false;
+  }
+
+  /** Whether both ends have one address. */
+  #isOwnAddress(ours: number): boolean {
+    if (localAddress(ours, this.#words, 0) < 0) return false;
+    if (peerAddress(ours, this.#peerWords, 0) < 0) {
+      // Not connected yet: the destination is in the call's address.
+      sockaddrRead(this.#address.u8, 0, this.#peerWords, 0);
+    }
+    return this.#words.every((word, i) => word === this.#peerWords[i]);
+  }
+
+  /**
+   * A connect() on a socket of the host's that has been put in place before: after an interrupted or a failed one,
+   * or to ask for its outcome.
+   * @returns whether `theirs` is kept
+   */
+  #connectAgain(call: Call, theirs: number, length: number): boolean {
+    const { u8 } = this.#address;
+    const family = u8[0]! | (u8[1]! << 8);
+    if (family === AF_UNSPEC) {
+      this.#answer(call, connect(theirs, this.#address.address, length)); // dissolves the connection
+      return false;
+    }
+    const isIp = family === AF_INET || family === AF_INET6;
+    sockaddrRead(u8, 0, this.#words, 0);
+    if (!isIp || length < (family === AF_INET ? 16 : 24)) {
+      this.#answer(call, -Errno.EINVAL);
+      return false;
+    }
+    u8.fill(0, family === AF_INET ? 16 : 28);
+    const bytes = family === AF_INET ? 16 : Math.min(length, 28);
+    // Of a connection that is there or on its way, the kernel does not look at the address. It must not become one to
+    // another place if it fails at this moment, so only the same device will do.
+    const route = this.#destinations.routeTo(this.#words, call.thread);
+    const device = route === undefined ? '' : this.#deviceOf(theirs);
+    if (route === undefined || device !== route.device) {
+      this.#answer(call, this.#refuse(-Errno.ECONNABORTED));
+      return false;
+    }
+    return this.#judged(call, theirs, bytes, (allowed) => {
+      if (allowed) return this.#connectKept(call, theirs, true, bytes);
+      this.#answer(call, this.#refuse(-Errno.ECONNABORTED));
+      return false;
+    });
+  }
+
+  #deviceOf(ours: number): string {
+    const bytes = getsockoptBytes(ours, SOL_SOCKET, SO_BINDTODEVICE, this.#deviceName.address, 16);
+    return bytes <= 0
+      ? ''
+      : Buffer.from(this.#deviceName.u8.subarray(0, bytes)).toString().replace(/\0.*$/, '');
+  }
+
+  #connectInside(call: Call, theirs: number, length: number): boolean {
+    this.counters.passed++;
+    return this.#connectKept(call, theirs, false, length);
+  }
+
+  /**
+   * Connect the program's socket itself, to the address in #address.
+   * @returns whether the socket is kept: the call waits
+   */
+  #connectKept(call: Call, theirs: number, isHosts: boolean, length: number): boolean {
+    const isBlocking = (fcntlGetFlags(theirs) & O_NONBLOCK) === 0;
+    const r = connectWithoutWaiting(theirs, isBlocking, this.#address.address, length);
+    const waits = r === -Errno.EINPROGRESS || r === -Errno.EALREADY;
+    if (!isBlocking || !waits) {
+      this.#answer(call, r);
+      return false;
+    }
+    return this.#wait(call, theirs, isHosts, length);
+  }
+
+  /** Answer a blocking connect() when the socket is connected. @returns true: `socket` is kept */
+  #wait(call: Call, socket: number, isHosts: boolean, length: number): boolean {
+    const waiting: Waiting = {
+      ...{ call, socket, isHosts, address: this.#address.u8.slice(0, length) },
+      cancelLimit: () => {},
+    };
+    const watched =
+      this.#waiting.size < MOST_WAITING
+        ? this.#loop.watch(socket, EPOLLOUT, () => this.#finish(waiting))
+        : -Errno.EAGAIN;
+    if (watched < 0) {
+      this.#answer(call, -Errno.EAGAIN);
+      close(socket);
+      return true;
+    }
+    this.#waiting.set(socket, waiting);
+    const limit = connectTimeout(socket);
+    if (limit > 0)
+      waiting.cancelLimit = this.#loop.at(performance.now() + limit, () => {
+        this.#answer(call, -Errno.EINPROGRESS);
+        this.#forget(waiting);
+      });
+    if (!this.#sweeps) {
+      this.#sweeps = true;
+      this.#loop.at(performance.now() + SWEEP_MS, () => this.#sweep());
+    }
+    return true;
+  }
+
+  /** The kernel has connected the socket, or has given up: connect() tells which, and does not wait. */
+  #finish(waiting: Waiting): void {
+    const { call, socket, address } = waiting;
+    this.#address.u8.set(address);
+    const isBlocking = (fcntlGetFlags(socket) & O_NONBLOCK) === 0;
+    const r = connectWithoutWaiting(socket, isBlocking, this.#address.address, address.length);
+    if (r === -Errno.EALREADY || r === -Errno.EINPROGRESS) return;
+    if (r < 0 && r !== -Errno.EISCONN && waiting.isHosts) this.counters.failed++;
+    this.#answer(call, r === -Errno.EISCONN ? 0 : r);
+    this.#forget(waiting);
+  }
+
+  #forget(waiting: Waiting): void {
+    waiting.cancelLimit();
+    this.#loop.unwatch(waiting.socket);
+    this.#waiting.delete(waiting.socket);
+    close(waiting.socket);
+  }
+
+  /** Forget the calls that do not wait any more, of threads that were interrupted or killed. */
+  #sweep(): void {
+    for (const waiting of this.#waiting.values()) if (!this.#isCurrent(waiting.call)) this.#forget(waiting);
+    this.#sweeps = this.#waiting.size > 0;
+    if (this.#sweeps) this.#loop.at(performance.now() + SWEEP_MS, () => this.#sweep());
+  }
+
+  #cookieOf(socket: number): bigint | undefined {
+    const { address, dv } = this.#cookie;
+    const bytes = getsockoptBytes(socket, SOL_SOCKET, SO_NETNS_COOKIE, address, 8);
+    return bytes === 8 ? dv.getBigUint64(0, true) : undefined;
+  }
+
+  #isCurrent({ listener, idLow, idHigh }: Call): boolean {
+    return stillWaits(listener.fd, idLow, idHigh);
+  }
+
+  #refuse(error: number): number {
+    this.counters.refused++;
+    return error;
+  }
+
+  #answer({ listener, idLow, idHigh }: Call, result: number): void {
+    answer(listener.fd, idLow, idHigh, result);
+  }
+
+  #pass({ listener, idLow, idHigh }: Call): void {
+    this.counters.passed++;
+    letPass(listener.fd, idLow, idHigh);
+  }
+}
+
+const isZero = (words: Uint32Array): boolean =>
+  words[3] === 0 && (isV4Mapped(words, 0) || (words[0] === 0 && words[1] === 0 && words[2] === 0));
+
+/**
+ * connect(2) that does not wait. The flag belongs to the socket, which the program has too: it is set for the moment of
+ * this call.
+ */
+function connectWithoutWaiting(socket: number, isBlocking: boolean, address: number, length: number): number {
+  if (isBlocking) setNonBlocking(socket);
+  const r = connect(socket, address, length);
+  if (isBlocking) setNonBlocking(socket, false);
+  return r;
+}
