@@ -40,7 +40,7 @@ print_text() {
 # find_option NAME: complete a long option that may be abbreviated. Sets $option and $takes (1: it takes a value). Fails for an
 # unknown or ambiguous one: the runtime reports the error.
 find_option() {
-  case $flags in *" $1 "*) option=$1 takes= && return 0 ;; esac
+  case $flags$ours_flags in *" $1 "*) option=$1 takes= && return 0 ;; esac
   case $valued$ours_valued in *" $1 "*) option=$1 takes=1 && return 0 ;; esac
   option=
   for known in $flags; do

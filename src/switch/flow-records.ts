@@ -21,7 +21,14 @@ import {
   TCP_SYN_SENT,
 } from '../sys/constants.ts';
 import { SysError } from '../sys/error.ts';
-import { endsOf, type SockDiag, type SocketKey, socketKey, type TcpSocket } from '../sys/sock-diag.ts';
+import {
+  cookieOf,
+  endsOf,
+  type SockDiag,
+  type SocketKey,
+  socketKey,
+  type TcpSocket,
+} from '../sys/sock-diag.ts';
 
 /** A switched connection. */
 export interface SwitchedFlow {
@@ -57,22 +64,28 @@ export interface SwitchedFlows {
   readonly more: boolean;
 }
 
-interface FlowRecord extends SocketKey {
+interface FlowRecord extends SocketKey, Place {
   readonly container: string;
   readonly device: string;
   /** performance.now() */
   readonly startMs: number;
 }
 
+/** Where a socket was put. */
+interface Place {
+  readonly thread: number;
+  /** Number of the socket there. */
+  readonly descriptor: number;
+}
+
 /** What add() is told about a connection. */
-export interface SwitchedSocket {
+export interface SwitchedSocket extends Place {
   /** The host's socket, after its connect(). It is not kept. */
   readonly fd: number;
   /** The sockaddr of its destination. */
   readonly peer: Uint8Array;
-  /** Name and index of the interface that it is bound to. */
+  /** Name of the interface that it is bound to. */
   readonly device: string;
-  readonly deviceIndex: number;
   readonly container: string;
 }
 
@@ -130,11 +143,11 @@ export class FlowRecords {
   }
 
   /** Record a connection. One whose socket has no address any more is left out. */
-  add({ fd, peer, device, deviceIndex, container }: SwitchedSocket): void {
+  add({ fd, peer, ...about }: SwitchedSocket): void {
     if (this.#diag === undefined) return;
-    const key = socketKey(fd, peer, deviceIndex);
+    const key = socketKey(fd, peer);
     if (typeof key === 'number') return;
-    this.#records.set(++this.#lastId, { ...key, container, device, startMs: performance.now() });
+    this.#records.set(++this.#lastId, { ...key, ...about, startMs: performance.now() });
     const { sweepAbove, sweepEvery, maxRecords } = this.#limits;
     if (this.#records.size <= sweepAbove || ++this.#addedSinceSweep < sweepEvery) return;
     this.#addedSinceSweep = 0;
@@ -162,6 +175,17 @@ export class FlowRecords {
       for (const [i, socket] of found) flows.push(flowOf(ids[i]!, this.#records.get(ids[i]!)!, socket, now));
     }
     return { flows, more: at < this.#lastId };
+  }
+
+  /**
+   * End connections.
+   * @param end  ends one, by its cookie and where its socket was put. @returns whether it did
+   * @returns how many there are still
+   */
+  end(ids: readonly number[], end: (place: Place, cookie: bigint) => boolean): number {
+    const known = ids.filter((id) => this.#records.has(id));
+    const living = this.#lookUp(known, false).map(([i]) => this.#records.get(known[i]!)!);
+    return living.filter((record) => !end(record, cookieOf(record))).length;
   }
 
   /**

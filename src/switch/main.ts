@@ -11,11 +11,14 @@
  */
 import { EPOLLIN, Errno, MSG_NOSIGNAL, RLIMIT_NOFILE } from '../sys/constants.ts';
 import { receiveDescriptors } from '../sys/descriptor-messages.ts';
+import { SysError } from '../sys/error.ts';
 import { close, isOpen, setCloexec } from '../sys/io.ts';
 import { strerror } from '../sys/libc.ts';
 import { NativeBuffer } from '../sys/memory.ts';
 import { exitNow, getrlimit, setrlimit } from '../sys/process.ts';
+import { SockDiag } from '../sys/sock-diag.ts';
 import { recv, send } from '../sys/socket.ts';
+import { FlowRecords } from './flow-records.ts';
 import { Loop } from './loop.ts';
 import { type FromSupervisor, Lines, lineOf, type ToSupervisor } from './messages.ts';
 import { enterSupervisorSandbox } from './sandbox.ts';
@@ -34,6 +37,7 @@ class SupervisorProgram {
   readonly #asks = new Map<number, (allowed: boolean) => void>();
   readonly #received = new NativeBuffer(8);
   #supervisor: Supervisor | undefined;
+  #records = new FlowRecords(undefined);
   #lastAsk = 0;
   #judging = false;
 
@@ -56,11 +60,9 @@ class SupervisorProgram {
         this.#judging = message.judging;
         this.#begin(message);
         break;
-      case 'command':
-        this.#adopt(message.processId);
-        break;
       case 'judging':
         this.#judging = message.judging;
+        tell({ kind: 'judging', ask: message.ask });
         break;
       case 'judged': {
         const answer = this.#asks.get(message.ask);
@@ -68,17 +70,36 @@ class SupervisorProgram {
         answer?.(message.allowed);
         break;
       }
-      case 'report':
-        tell({ kind: 'report', ask: message.ask, counters: this.#supervisor!.counters });
+      case 'report': {
+        const { counters } = this.#supervisor!;
+        const active = message.active ? { active: this.#records.active() } : {};
+        tell({ kind: 'report', ask: message.ask, counters, ...active });
+        break;
+      }
+      case 'flows':
+        tell({ kind: 'flows', ask: message.ask, ...this.#records.list(message.after, message.limit) });
+        break;
+      case 'end': {
+        const supervisor = this.#supervisor!;
+        const left = this.#records.end(message.ids, (place, cookie) =>
+          supervisor.endConnection(place, cookie),
+        );
+        tell({ kind: 'end', ask: message.ask, left });
+      }
     }
   }
 
-  #begin({ noSwitch, outbound }: Extract<ToSupervisor, { kind: 'begin' }>): void {
+  #begin({ noSwitch, outbound, processId }: Extract<ToSupervisor, { kind: 'begin' }>): void {
+    const records = new FlowRecords(openSockDiag());
+    this.#records = records;
     this.#supervisor = new Supervisor(this.#loop, {
-      ...{ noSwitch, outbound },
+      ...{ noSwitch, outbound, isLocked: true },
+      onSwitched: (fd, { container, address, ...about }) =>
+        records.add({ ...about, fd, peer: address, container: container.name }),
       log: (level, text) => tell({ kind: 'log', level, text }),
       judge: (destination, answer) => this.#judge(destination, answer),
     });
+    this.#adopt(processId);
     enterSupervisorSandbox(this.#supervisor.procFd);
     tell({ kind: 'ready' });
   }
@@ -93,7 +114,7 @@ class SupervisorProgram {
     tell({ kind: 'judge', ask, address, port });
   }
 
-  /** COMMAND's first process has been started: its listener has been sent. */
+  /** Take the listener of COMMAND's filter. */
   #adopt(processId: number): void {
     const descriptors: number[] = [];
     receiveDescriptors(LISTENER_FROM, this.#received, descriptors);
@@ -101,6 +122,16 @@ class SupervisorProgram {
     if (listener === undefined) throw new Error('the filter of COMMAND has no listener');
     close(LISTENER_FROM);
     this.#supervisor!.addListener(listener, { name: 'COMMAND', processId });
+  }
+}
+
+/** @returns undefined: the kernel was built without */
+function openSockDiag(): SockDiag | undefined {
+  try {
+    return new SockDiag();
+  } catch (error) {
+    if (!(error instanceof SysError)) throw error;
+    return undefined;
   }
 }
 

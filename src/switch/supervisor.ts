@@ -32,10 +32,13 @@ import {
   Errno,
   IPPROTO_TCP,
   O_NONBLOCK,
+  SHUT_RDWR,
   SO_BINDTODEVICE,
+  SO_COOKIE,
   SO_DOMAIN,
   SO_NETNS_COOKIE,
   SO_PROTOCOL,
+  SO_TYPE,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
@@ -61,11 +64,12 @@ import {
   localAddress,
   peerAddress,
   setsockoptBytes,
+  shutdown,
   sockaddrRead,
   socket,
 } from '../sys/socket.ts';
 import { Destinations, type HostRoute, type Outbound } from './destinations.ts';
-import { type FoundCall, supervisedCall } from './filter.ts';
+import { type SupervisedCall, supervisedCall } from './filter.ts';
 import type { Loop } from './loop.ts';
 import { RoutesInside } from './routes-inside.ts';
 import { connectTimeout, copyOptions, isBoundToItsNetwork } from './socket-options.ts';
@@ -104,6 +108,8 @@ export interface SupervisorOptions {
   /** Addresses and ranges that stay inside. */
   readonly noSwitch: readonly string[];
   readonly outbound?: Outbound;
+  /** The containers' programs cannot connect or bind TCP sockets themselves (sys/landlock.ts). */
+  readonly isLocked: boolean;
   readonly log: (level: 'debug' | 'info' | 'warning' | 'error', text: string) => void;
   /** Ask whether a destination is allowed; absent: all are. `answer` may be called later. */
   readonly judge?: ((destination: Destination, answer: (allowed: boolean) => void) => void) | undefined;
@@ -111,7 +117,19 @@ export interface SupervisorOptions {
    * A socket of the host's has taken the place of a program's.
    * @param socket  our descriptor of it, closed after the call
    */
-  readonly onSwitched?: (socket: number, container: Container, device: string) => void;
+  readonly onSwitched?: (socket: number, about: Switched) => void;
+}
+
+/** What a connection is about that has been switched. */
+export interface Switched {
+  readonly container: Container;
+  /** Interface that its socket is bound to. */
+  readonly device: string;
+  /** The sockaddr of its destination; valid during the call. */
+  readonly address: Uint8Array;
+  /** Where the socket was put: a thread, and a number in it. */
+  readonly thread: number;
+  readonly descriptor: number;
 }
 
 /** What a listener is about. */
@@ -210,6 +228,23 @@ export class Supervisor {
     this.#loop.watch(fd, EPOLLIN, (events) => this.#ready(listener, events));
   }
 
+  /**
+   * End a switched connection, as far as its socket is still where it was put: the program reads its end, and
+   * cannot write any more.
+   * @param cookie  SO_COOKIE of the socket
+   * @returns whether it was ended
+   */
+  endConnection({ thread, descriptor }: Pick<Switched, 'thread' | 'descriptor'>, cookie: bigint): boolean {
+    const socket = this.#threads.duplicate(thread, descriptor);
+    if (socket < 0) return false;
+    const { address, dv } = this.#cookie;
+    const isIt =
+      getsockoptBytes(socket, SOL_SOCKET, SO_COOKIE, address, 8) === 8 && dv.getBigUint64(0, true) === cookie;
+    const ended = isIt && shutdown(socket, SHUT_RDWR) === 0;
+    close(socket);
+    return ended;
+  }
+
   /** Called when the last process of a listener has ended. */
   onEnd: ((container: Container) => void) | undefined;
 
@@ -256,36 +291,43 @@ export class Supervisor {
       return;
     }
     const theirs = this.#threads.duplicate(thread, descriptor);
-    if (theirs < 0 || getsockoptInt(theirs, SOL_SOCKET, SO_PROTOCOL) !== IPPROTO_TCP) {
-      if (theirs >= 0) close(theirs);
-      this.#pass(call);
+    if (theirs < 0) {
+      this.#withoutSocket(call, theirs);
+      return;
+    }
+    if (!isTcp(theirs)) {
+      // The kernel would look again what is open under the number. A UNIX socket's path and credentials are the
+      // program's; listen() has neither, but its clients then see the process id of its maker: ours.
+      if (found.call === 'listen' && this.#options.isLocked) this.#answer(call, listen(theirs, second | 0));
+      else this.#pass(call);
+      close(theirs);
       return;
     }
     let kept = false;
     try {
-      kept = this.#serveTcp(found, call, theirs, second, third);
+      kept = this.#serveTcp(found.call, call, theirs, second, third);
     } finally {
       if (!kept) close(theirs);
     }
+  }
+
+  /** @param error  why there is no duplicate of the program's socket */
+  #withoutSocket(call: Call, error: number): void {
+    const isOurs = error === -Errno.EMFILE || error === -Errno.ENFILE || error === -Errno.ENOMEM;
+    if (error === -Errno.EBADF) this.#answer(call, error);
+    else if (isOurs) this.#answer(call, -Errno.EAGAIN);
+    else this.#pass(call);
   }
 
   /**
    * @param theirs  a duplicate of the program's socket
    * @returns whether `theirs` is kept
    */
-  #serveTcp(
-    { call: name, inMemory }: FoundCall,
-    call: Call,
-    theirs: number,
-    second: number,
-    third: number,
-  ): boolean {
+  #serveTcp(name: SupervisedCall, call: Call, theirs: number, second: number, third: number): boolean {
     const isHosts = this.#cookieOf(theirs) === this.#hostCookie;
     if (name === 'listen') {
       if (!this.#isCurrent(call)) return false;
-      // Through socketcall, `second` is the number itself.
-      const backlog = inMemory ? second | 0 : this.#notification.int(1);
-      this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : listen(theirs, backlog));
+      this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : listen(theirs, second | 0));
       return false;
     }
     const length = third;
@@ -430,7 +472,9 @@ export class Supervisor {
       return false;
     }
     this.counters.switched++;
-    this.#options.onSwitched?.(ours, listener.container, device);
+    const { container } = listener;
+    const { u8 } = this.#address;
+    this.#options.onSwitched?.(ours, { container, device, address: u8, thread, descriptor });
     if (r === 0 || !isBlocking) {
       this.#answer(call, r);
       close(ours);
@@ -589,6 +633,11 @@ export class Supervisor {
     letPass(listener.fd, idLow, idHigh);
   }
 }
+
+/** Not a raw socket for TCP's number, nor MPTCP. */
+const isTcp = (socket: number): boolean =>
+  getsockoptInt(socket, SOL_SOCKET, SO_PROTOCOL) === IPPROTO_TCP &&
+  getsockoptInt(socket, SOL_SOCKET, SO_TYPE) === SOCK_STREAM;
 
 const isZero = (words: Uint32Array): boolean =>
   words[3] === 0 && (isV4Mapped(words, 0) || (words[0] === 0 && words[1] === 0 && words[2] === 0));

@@ -22,6 +22,7 @@ import { netlinkAttributes, netlinkMessages } from './netlink-messages.ts';
 import {
   getsockname,
   getsockoptBytes,
+  getsockoptInt,
   recv,
   SOCKADDR_BYTES,
   sendto,
@@ -96,16 +97,18 @@ const optionBuffer = new NativeBuffer(8);
  * The key of a TCP socket that has called connect().
  * @param peer  sockaddr_in or sockaddr_in6 that it connects to: the kernel does not give it before the
  *   connection stands
- * @param device  index of the interface that the socket is bound to; 0: none
  * @returns the key, or -errno
  */
-export function socketKey(fd: number, peer: Uint8Array, device: number): SocketKey | number {
+export function socketKey(fd: number, peer: Uint8Array): SocketKey | number {
   const { u8, u32, address } = nameBuffer;
   u32[NAME_LENGTH_AT >> 2] = SOCKADDR_BYTES;
   const named = getsockname(fd, address, address + NAME_LENGTH_AT);
   if (named < 0) return named;
   const got = getsockoptBytes(fd, k.SOL_SOCKET, k.SO_COOKIE, optionBuffer.address, 8);
   if (got < 0) return got;
+  // The kernel finds a socket that is bound to an interface only by that interface.
+  const device = getsockoptInt(fd, k.SOL_SOCKET, k.SO_BINDTOIFINDEX);
+  if (device < 0) return device;
   const family = u8[0] === k.AF_INET6 ? 6 : 4;
   const id = new Uint8Array(SOCKET_ID_BYTES);
   const [from, bytes] = family === 6 ? [8, 16] : [4, 4];
@@ -117,6 +120,10 @@ export function socketKey(fd: number, peer: Uint8Array, device: number): SocketK
   id.set(optionBuffer.u8, COOKIE);
   return { family, id };
 }
+
+/** SO_COOKIE of the key's socket. */
+export const cookieOf = ({ id }: SocketKey): bigint =>
+  new DataView(id.buffer, id.byteOffset).getBigUint64(COOKIE, true);
 
 /** Addresses and ports of a key. The addresses are bytes in network order, 4 or 16. */
 export function endsOf({ family, id }: SocketKey): {

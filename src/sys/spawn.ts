@@ -35,7 +35,7 @@ import {
   SIGKILL,
   SOL_SOCKET,
 } from './constants.ts';
-import { SysError } from './error.ts';
+import { checked } from './error.ts';
 import { close, fcntl, setCloexec } from './io.ts';
 import { failed, libc, syscall4 } from './libc.ts';
 import { type MachineCode, machineCodePage } from './machine-code.ts';
@@ -280,13 +280,16 @@ function addSysMounts(calls: CallList, { isReadOnly, below }: SysMount): void {
 /**
  * The listener's number is known only when the filter is installed: seccomp(2) writes it into the control
  * message that sends it. It is close-on-exec, and so is the copy of the socket.
- * @param ours   gets a descriptor to close after the start
- * @param above  the lowest number for it
+ * @param ours   gets descriptors to close after the start
+ * @param above  the lowest number for them
+ * @throws SysError
  */
 function addSupervision(calls: CallList, plan: Supervision, ours: number[], above: number): void {
-  const to = fcntl(plan.listenerTo, F_DUPFD_CLOEXEC, above);
-  if (to < 0) throw new SysError('fcntl', 'F_DUPFD_CLOEXEC', -to);
-  ours.push(to);
+  const [ruleset, to] = [plan.ruleset, plan.listenerTo].map((fd) => {
+    const copy = checked(fcntl(fd, F_DUPFD_CLOEXEC, above), 'fcntl', 'F_DUPFD_CLOEXEC');
+    ours.push(copy);
+    return copy;
+  }) as [number, number];
   // One byte of data at 0, an iovec at 8, a msghdr at 24, a control message with one int at 80.
   const message = new NativeBuffer(80 + cmsgSpace(4));
   const { u32, address } = message;
@@ -295,7 +298,7 @@ function addSupervision(calls: CallList, plan: Supervision, ours: number[], abov
   msghdrControlWrite(u32, 6, address + 80, cmsgLen(4));
   cmsgWrite(u32, 20, SOL_SOCKET, SCM_RIGHTS, 4);
   calls.hold(message, plan.filter);
-  calls.add('landlock_restrict_self', [plan.ruleset, 0]);
+  calls.add('landlock_restrict_self', [ruleset, 0]);
   const flags = SECCOMP_NEW_LISTENER | SECCOMP_SPEC_ALLOW;
   calls.addStoring('seccomp', [SECCOMP_SET_MODE_FILTER, flags, plan.filter.address], address + 96);
   calls.add('sendmsg', [to, address + 24, 0]);

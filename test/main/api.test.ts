@@ -290,7 +290,7 @@ describe('slirp4netns requests', () => {
     expect(error.desc).toBe('bad request: unknown execute');
     const names = error.reason.replace('known requests: ', '').split(', ');
     expect(names).toContain('list_ports');
-    const options = { egress: { text: undefined, replace: async () => 0 } };
+    const options = { egress: { text: undefined, replace: async () => ({ ended: 0, switchedLeft: 0 }) } };
     for (const execute of names)
       expect(await api(new Listeners(), options).answer(JSON.stringify({ execute }))).not.toMatch(
         /unknown execute/,

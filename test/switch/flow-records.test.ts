@@ -12,7 +12,6 @@ const IPV4 = Uint32Array.of(0, 0, 0xffff, 0x7f00_0001);
 const IPV6 = Uint32Array.of(0, 0, 0, 1);
 const buffer = new NativeBuffer(4096);
 const LENGTH_AT = 32;
-const LOOPBACK_INDEX = 1;
 
 const open = new Set<number>();
 const diags: SockDiag[] = [];
@@ -67,7 +66,12 @@ const diag = (): SockDiag => {
   return one;
 };
 const add = (records: FlowRecords, { fd, peer }: Client): void =>
-  records.add({ fd, peer, device: 'lo', deviceIndex: LOOPBACK_INDEX, container: 'c' });
+  records.add({ fd, peer, device: 'lo', container: 'c', thread: 7, descriptor: fd });
+
+function cookie(fd: number): bigint {
+  expect(s.getsockoptBytes(fd, k.SOL_SOCKET, k.SO_COOKIE, buffer.address, 8)).toBe(8);
+  return buffer.dv.getBigUint64(0, true);
+}
 
 describe('records of switched connections', () => {
   it.each([
@@ -118,7 +122,7 @@ describe('records of switched connections', () => {
   it('a later socket with the same ends is another one', () => {
     const [, port] = listener();
     const one = client(port);
-    const key = socketKey(one.fd, one.peer, LOOPBACK_INDEX);
+    const key = socketKey(one.fd, one.peer);
     if (typeof key === 'number') throw new Error(`${key}`);
     const other = { ...key, id: key.id.slice() };
     other.id[40]! ^= 1; // the cookie
@@ -170,6 +174,22 @@ describe('records of switched connections', () => {
     for (const one of clients) add(records, one);
     expect(records.size).toBeLessThanOrEqual(108);
     expect(records.list().flows.at(-1)!.id).toBe(551);
+  });
+
+  it('end: asked for those that there still are, by cookie and place', () => {
+    const [, port] = listener();
+    const records = new FlowRecords(diag());
+    const clients = [client(port), client(port), client(port)];
+    for (const one of clients) add(records, one);
+    closed(clients[0]!.fd);
+    const cookies: bigint[] = [];
+    const left = records.end([2, 3, 99], ({ thread, descriptor }, cookie) => {
+      cookies.push(cookie);
+      return thread === 7 && descriptor === clients[1]!.fd && s.shutdown(descriptor, k.SHUT_RDWR) === 0;
+    });
+    expect(left).toBe(1);
+    expect(cookies).toEqual([1, 2].map((i) => cookie(clients[i]!.fd)));
+    expect(records.list().flows.find(({ id }) => id === 2)).toMatchObject({ state: 'fin-wait' });
   });
 
   it('without sock_diag: nothing is recorded', () => {

@@ -19,6 +19,7 @@ import { constants as os } from 'node:os';
 import { exitNow } from '../../sys/process.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
+import type { EgressControl } from '../host/egress-control.ts';
 import type { NetnsError } from '../host/netns.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from '../host/resolv-conf.ts';
 import { endWithin, type Sandbox, type SetUpStep, serve } from '../host/start.ts';
@@ -28,6 +29,7 @@ import { Command, CommandError, findProgram, type PrivateResolvConf, ProcError }
 import { launcherVariable } from '../process/launcher-env.ts';
 import { forwardSignals } from '../process/signals.ts';
 import { Terminal } from '../process/terminal.ts';
+import type { SwitchControl } from '../switching/switch-control.ts';
 import { forwarders } from './address-plan.ts';
 import { SettingsFrontEnd, type SettingsStart, settingsStart } from './engine-launch.ts';
 import type { NetnsTap } from './netns-setup.ts';
@@ -57,7 +59,10 @@ export async function run(
     target: { kind: 'new' },
     program: 'bucatini run',
   });
-  return serve(new Run(start, argv, env));
+  // Before the main thread may enter the namespace: the supervisor has to be in the host's.
+  const switching =
+    settings.switchSockets && new (await import('../switching/switch-control.ts')).SwitchControl(start.log);
+  return serve(new Run(start, argv, env, switching));
 }
 
 class Run extends SettingsFrontEnd {
@@ -65,14 +70,24 @@ class Run extends SettingsFrontEnd {
   readonly #settings: Settings;
   readonly #argv: readonly string[];
   readonly #env: NodeJS.ProcessEnv;
+  override readonly switched: SwitchControl | undefined;
+  readonly #egress: EgressControl | undefined;
   #namespaceFd = -1;
   #command: Command | undefined;
   #engine: EngineHandle | undefined;
   /** A signal ends this process. */
   #endingBySignal = false;
 
-  constructor(start: SettingsStart, argv: readonly string[], env: NodeJS.ProcessEnv) {
+  constructor(
+    start: SettingsStart,
+    argv: readonly string[],
+    env: NodeJS.ProcessEnv,
+    switching: SwitchControl | undefined,
+  ) {
     super(start);
+    this.switched = switching;
+    this.#egress = start.egress;
+    if (start.egress !== undefined) start.egress.switched = switching;
     this.#settings = start.settings;
     this.#argv = argv;
     this.#env = env;
@@ -111,6 +126,7 @@ class Run extends SettingsFrontEnd {
       );
       this.#command = this.#spawn(false);
     }
+    this.switched?.started(this.#command.firstPid);
   };
 
   #spawn(mountProc: boolean): Command {
@@ -120,13 +136,17 @@ class Run extends SettingsFrontEnd {
       env: this.#env,
       mountProc,
       openFiles: launcherVariable('BUCATINI_OPEN_FILES'),
+      supervised: this.switched?.supervision,
       ...(this.netns.mainInside ? {} : { namespaceFd: this.#namespaceFd }),
       ...(resolvConf && { resolvConf }),
     });
   }
 
-  async engineStarted(engine: EngineHandle): Promise<void> {
+  async engineStarted(engine: EngineHandle, { network }: NetnsTap): Promise<void> {
     this.#engine = engine;
+    void this.switched?.setJudge(this.#egress?.judge);
+    const { noSwitch = [], outboundInterface: device } = this.#settings;
+    this.switched?.begin(noSwitch, { device4: device, device6: device }, network.addresses);
     for (const note of await this.#commandStarted()) this.log('warning', note);
   }
 
@@ -144,11 +164,13 @@ class Run extends SettingsFrontEnd {
     return this.#command?.firstPid;
   }
 
-  protected sandbox(): Sandbox {
+  protected async sandbox(): Promise<Sandbox> {
     closeSync(this.#namespaceFd); // no later step enters the namespace
     forgetEnvironment(this.#env); // COMMAND has it
+    await this.switched?.ready();
     const { directories, signalled } = this.#command!;
-    return { readable: directories, signals: signalled };
+    const supervisor = this.switched === undefined ? [] : [this.switched.pid];
+    return { readable: directories, signals: [...signalled, ...supervisor] };
   }
 
   ready({ network }: NetnsTap): void {
@@ -157,11 +179,12 @@ class Run extends SettingsFrontEnd {
   }
 
   ends(): readonly Promise<number>[] {
-    return [this.#command!.ended];
+    return [this.#command!.ended, ...(this.switched === undefined ? [] : [this.switched.lost])];
   }
 
   stop(): void {
     this.#command?.kill();
+    this.switched?.kill();
   }
 
   afterEngine(): void {

@@ -39,6 +39,7 @@ export function launcherTable(options: readonly OptionShape[]): string {
       .join('');
   return [
     `flags=' ${list(false)} '`,
+    `ours_flags=' ${list(false, true)} '`,
     `valued=' ${list(true)} '`,
     `ours_valued=' ${list(true, true)} '`,
     `short_flags=${shorts(false)}`,

@@ -43,6 +43,7 @@ import { queueFds, tapQueues, threadsOfLine } from '../host/threads.ts';
 import { forgetEnvironment } from '../process/callers-environment.ts';
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
+import type { SwitchControl } from '../switching/switch-control.ts';
 import { HOST_NAME_MAX, PastaCommand, type PastaCommandOptions } from './command.ts';
 import type { PastaConf, PastaTarget } from './conf.ts';
 import type { ControlSocket } from './control-socket.ts';
@@ -94,7 +95,10 @@ export async function servePasta(start: PastaStart): Promise<number> {
     ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
     : undefined;
   const metrics = await metricsEndpoint(start);
-  return serve(new Pasta(start, rules, pidFd, sockets, egress, metrics, captures));
+  // Before the main thread enters the namespace: the supervisor has to be in the host's.
+  const switching =
+    conf.switchSockets && new (await import('../switching/switch-control.ts')).SwitchControl(log.log);
+  return serve(new Pasta(start, rules, pidFd, sockets, egress, metrics, captures, switching));
 }
 
 /** @throws UsageError */
@@ -115,6 +119,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   readonly nat64: Nat64Wish | undefined;
   readonly tapOfOurs: ((made: PastaTap) => readonly number[]) | undefined;
   readonly startCommand: ((namespaceFd: number) => void) | undefined;
+  /** Of --switch-sockets. */
+  readonly switched: SwitchControl | undefined;
   readonly #start: PastaStart;
   readonly #rules: PortRules;
   /** Its limit is the host's, read before the main thread enters the namespace. */
@@ -145,9 +151,12 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     egress: EgressControl | undefined,
     metrics: MetricsEndpoint | undefined,
     captures: CaptureControl | undefined,
+    switching: SwitchControl | undefined,
   ) {
     const { conf, target } = start;
     this.#start = start;
+    this.switched = switching;
+    if (egress !== undefined) egress.switched = switching;
     this.#rules = rules;
     this.#multicast = multicastPlan(conf.multicast);
     this.#pidFd = pidFd;
@@ -178,9 +187,10 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   #spawn(argv: readonly string[], namespaceFd: number): void {
     const { conf, login, env, log } = this.#start;
     this.#command = new PastaCommand({
-      ...{ argv, login, env, pidns: conf.pidns },
+      ...{ argv, login, env, pidns: conf.pidns, supervised: this.switched?.supervision },
       ...hostnameOf(conf, log),
     });
+    this.switched?.started(this.#command.firstPid);
     forgetEnvironment(env);
     // The child has entered the namespace through this descriptor before it executed sh.
     this.#command.started.then(
@@ -255,7 +265,10 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     return new UsageError(this.#forwarder!.failureText(error.failure).join('\n'));
   }
 
-  engineStarted(engine: EngineHandle): void {
+  engineStarted(engine: EngineHandle, { network }: PastaTap): void {
+    const { noSwitch = [], outboundIf4, outboundIf6 } = this.#start.conf;
+    void this.switched?.setJudge(this.#egress?.judge);
+    this.switched?.begin(noSwitch, { device4: outboundIf4, device6: outboundIf6 }, network.addresses);
     this.#egress?.started(engine);
     this.#captures?.started(engine, (text) => this.log('info', text));
     this.#running.resolve(engine);
@@ -292,6 +305,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         ...{ program: 'bucatini pasta', version, egress: this.#egress, shaping: conf.shaping },
         namespace: ownNamespace(),
         captures: this.#captures,
+        switched: this.switched,
       },
       { onError: (error) => this.log('warning', error.message) },
       this.log,
@@ -303,9 +317,14 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../host/stats.ts');
       const startMs = performance.now();
-      setInterval(() => printStats(engine, performance.now() - startMs), conf.statsSeconds * 1000).unref();
+      const print = async (): Promise<void> => {
+        await this.switched?.refresh();
+        printStats(engine, performance.now() - startMs);
+      };
+      setInterval(print, conf.statsSeconds * 1000).unref();
     }
     await this.#command?.started;
+    await this.switched?.ready();
     const watched = this.#watchNamespace(engine, files);
     if (this.#pidFd !== undefined) writePidFile(this.#pidFd, conf.pidFile!);
     if (statusFd !== undefined) this.#syslog = (await import('../../sys/syslog.ts')).openSyslog();
@@ -315,7 +334,10 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       chrootFallback: conf.chrootFallback,
       changeUser: runAs === undefined ? undefined : () => becomeUser(runAs),
       removable: this.#control?.directories ?? [],
-      signals: this.#command?.signalled ?? [],
+      signals: [
+        ...(this.#command?.signalled ?? []),
+        ...(this.switched === undefined ? [] : [this.switched.pid]),
+      ],
       watchesProcess: target.kind === 'pid' && watched?.polls === true,
     };
   }
@@ -346,7 +368,11 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   }
 
   ends(): readonly Promise<number>[] {
-    return [this.#end.promise, ...(this.#command === undefined ? [] : [this.#command.ended])];
+    return [
+      this.#end.promise,
+      ...(this.#command === undefined ? [] : [this.#command.ended]),
+      ...(this.switched === undefined ? [] : [this.switched.lost]),
+    ];
   }
 
   served(status: number): void {
@@ -355,6 +381,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
 
   stop(failed: boolean): void {
     if (failed) this.#command?.kill();
+    this.switched?.kill();
     this.#forwarder?.stop();
     this.#control?.close();
   }

@@ -23,9 +23,11 @@ export class ChildError extends Error {
   override readonly name = 'ChildError';
   /** The system call that failed. */
   readonly call: string;
+  readonly errno: number;
   constructor(file: string, { call, errno }: SpawnFailure) {
     super(`${call === 'execve' ? file : call}: ${errnoText(errno)}`);
     this.call = call;
+    this.errno = errno;
   }
 }
 

@@ -6,56 +6,68 @@
 import { programCommand } from '#runtime/program';
 import type { Outbound } from '../../switch/destinations.ts';
 import { switchFilter } from '../../switch/filter.ts';
-import { type FromSupervisor, Lines, lineOf, type ToSupervisor } from '../../switch/messages.ts';
-import type { SwitchCounters } from '../../switch/supervisor.ts';
+import type { SwitchedFlow, SwitchedFlows } from '../../switch/flow-records.ts';
+import { type Answer, type FromSupervisor, Lines, lineOf, type ToSupervisor } from '../../switch/messages.ts';
 import { AF_UNIX, Errno, SOCK_CLOEXEC, SOCK_STREAM } from '../../sys/constants.ts';
 import { checked } from '../../sys/error.ts';
 import { close } from '../../sys/io.ts';
 import { tcpDenyingRuleset } from '../../sys/landlock.ts';
 import { errnoText } from '../../sys/libc.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
+import { namespaceOwner } from '../../sys/namespace.ts';
+import { openPath } from '../../sys/path.ts';
 import { EncodedFilter } from '../../sys/seccomp.ts';
 import { socketpair } from '../../sys/socket.ts';
 import type { Supervision } from '../../sys/spawn.ts';
+import type { AddressPlan } from '../../workers/engine-plan.ts';
 import type { Log } from '../host/log.ts';
 import { CHANNEL, Child } from '../process/child.ts';
 import { within } from '../process/time-limit.ts';
-
-export interface SwitchOptions {
-  /** Of --no-switch. */
-  readonly noSwitch: readonly string[];
-  readonly outbound: Outbound;
-  readonly log: Log;
-}
+import type { Judge, SwitchCounts, SwitchedConnections } from './switched-connections.ts';
 
 /** Signals that a terminal or a supervisor of services sends to the whole group: HUP, INT, QUIT, USR1, USR2, TERM, TSTP, TTIN, TTOU. */
 const IGNORED = [1, 2, 3, 10, 12, 15, 20, 21, 22];
 const START_LIMIT_MS = 60_000;
 
-/** Whether a destination is allowed by a policy that is in force. */
-export type Judge = (address: string, port: number) => boolean;
+/** How long an answer of the supervisor may take. */
+const ANSWER_LIMIT_MS = 5000;
+/** Most flows of one answer: a line of some ten kilobytes. */
+const FLOWS_OF_A_PAGE = 256;
 
-export class SwitchControl {
+type Asked = Extract<ToSupervisor, { kind: Answer['kind'] }>;
+/** A message that is answered, without its number. */
+type Question<Kind extends Answer['kind']> = Omit<Extract<Asked, { kind: Kind }>, 'ask'>;
+type AnswerOf<Kind extends Answer['kind']> = Extract<Answer, { kind: Kind }>;
+
+export class SwitchControl implements SwitchedConnections {
   readonly #log: Log;
   readonly #child: Child;
   readonly #lines = new Lines();
-  readonly #reports = new Map<number, (counters: SwitchCounters) => void>();
+  /** By the number of the question. */
+  readonly #answers = new Map<number, (answer: Answer | undefined) => void>();
+  #counts: SwitchCounts = {
+    ...{ switchedConnections: 0, switchPassedOn: 0, switchRefused: 0, switchFailed: 0 },
+  };
   readonly #ready = Promise.withResolvers<void>();
-  #listenerTo: number;
-  #ruleset: number;
+  readonly #listenerTo: number;
+  readonly #ruleset: number;
+  #processId = 0;
+  #begun = false;
   #asked = 0;
   #failure: string | undefined;
+  #hasEnded = false;
   /** Absent: there is no policy. */
   #judge: Judge | undefined;
-  /** Resolves with an error when the supervisor has ended before us. */
-  readonly ended: Promise<Error>;
+  /** Rejects when the supervisor has ended. */
+  readonly lost: Promise<never>;
 
   /**
    * Start the supervisor, in the network namespace of the calling thread: the host's.
    * @throws Error: the kernel lacks something
    */
-  constructor({ noSwitch, outbound, log }: SwitchOptions) {
+  constructor(log: Log) {
     this.#log = log;
+    refuseOwnersOfTheNetwork();
     this.#ruleset = tcpDenyingRuleset();
     if (this.#ruleset < 0) throw new Error(`--switch-sockets: ${whyNoLock(-this.#ruleset)}`);
     const pair = new NativeBuffer(8);
@@ -69,15 +81,17 @@ export class SwitchControl {
     });
     close(theirs);
     this.#child.channel.onData((chunk) => this.#read(chunk.toString()));
-    this.ended = this.#child.closed.then((status) => {
+    this.lost = this.#child.closed.then((status) => {
       const error = new Error(
         `--switch-sockets: the supervisor ${this.#failure ?? `ended with status ${status}`}`,
       );
       this.#ready.reject(error);
-      return error;
+      for (const resolve of this.#answers.values()) resolve(undefined);
+      this.#hasEnded = true;
+      throw error;
     });
+    this.lost.catch(() => {});
     this.#ready.promise.catch(() => {});
-    this.#send({ kind: 'begin', noSwitch, outbound, judging: false });
   }
 
   /** For the start of COMMAND's first process: once. */
@@ -93,7 +107,28 @@ export class SwitchControl {
   started(processId: number): void {
     close(this.#ruleset);
     close(this.#listenerTo);
-    this.#send({ kind: 'command', processId });
+    this.#processId = processId;
+  }
+
+  /**
+   * Let the supervisor serve: to be called before COMMAND's chain is waited for, which may need it.
+   * @param noSwitch   of --no-switch
+   * @param outbound   interfaces that sockets are bound to
+   * @param addresses  of the engine: those that stand for something stay inside
+   */
+  begin(noSwitch: readonly string[], outbound: Outbound, { ipv4, ipv6 }: AddressPlan): void {
+    const own = [ipv4, ipv6].flatMap((plan) =>
+      plan === undefined
+        ? []
+        : [plan.guest, plan.gateway, plan.hostLoopback, plan.mapGuestAddr, plan.dns].filter(
+            (address) => address !== undefined,
+          ),
+    );
+    this.#send({
+      ...{ kind: 'begin', noSwitch: [...noSwitch, ...own], outbound, judging: this.#judge !== undefined },
+      processId: this.#processId,
+    });
+    this.#begun = true;
   }
 
   /** Resolves when the supervisor serves, in its sandbox. @throws Error */
@@ -101,19 +136,70 @@ export class SwitchControl {
     return within(this.#ready.promise, START_LIMIT_MS, 'the supervisor has not been started');
   }
 
-  /** Ask `judge` about each destination from now on; undefined: none. */
-  setJudge(judge: Judge | undefined): void {
+  async setJudge(judge: Judge | undefined): Promise<void> {
+    // Without a policy the supervisor still asks until it has read this: everything may be reached.
     this.#judge = judge;
-    this.#send({ kind: 'judging', judging: judge !== undefined });
+    await this.#ask({ kind: 'judging', judging: judge !== undefined });
   }
 
-  /** What the supervisor has counted. */
-  counters(): Promise<SwitchCounters> {
+  counts(): SwitchCounts {
+    return this.#counts;
+  }
+
+  async refresh(): Promise<void> {
+    await this.#report(false);
+  }
+
+  async active(): Promise<number | undefined> {
+    return (await this.#report(true))?.active;
+  }
+
+  async #report(active: boolean): Promise<AnswerOf<'report'> | undefined> {
+    const report = await this.#ask({ kind: 'report', active });
+    if (report === undefined) return undefined;
+    const { switched, passed, refused, failed } = report.counters;
+    this.#counts = {
+      ...{ switchedConnections: switched, switchPassedOn: passed },
+      ...{ switchRefused: refused, switchFailed: failed },
+    };
+    return report;
+  }
+
+  async flows(after: number, limit: number): Promise<SwitchedFlows> {
+    const flows: SwitchedFlow[] = [];
+    for (let at = after; flows.length < limit; ) {
+      const most = Math.min(FLOWS_OF_A_PAGE, limit - flows.length);
+      const page = await this.#ask({ kind: 'flows', after: at, limit: most });
+      flows.push(...(page?.flows ?? []));
+      at = page?.flows.at(-1)?.id ?? at;
+      if (page === undefined || !page.more || page.flows.length === 0) return { flows, more: false };
+    }
+    return { flows, more: true };
+  }
+
+  async end(ids: readonly number[]): Promise<number> {
+    return (await this.#ask({ kind: 'end', ids }))?.left ?? ids.length;
+  }
+
+  /** @returns undefined: the supervisor does not answer */
+  async #ask<Kind extends Answer['kind']>(
+    question: { readonly kind: Kind } & Question<Kind>,
+  ): Promise<AnswerOf<Kind> | undefined> {
+    if (!this.#begun || this.#hasEnded) return undefined;
     const ask = ++this.#asked;
-    const { promise, resolve } = Promise.withResolvers<SwitchCounters>();
-    this.#reports.set(ask, resolve);
-    this.#send({ kind: 'report', ask });
-    return promise;
+    const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
+    this.#answers.set(ask, resolve);
+    const limit = setTimeout(() => resolve(undefined), ANSWER_LIMIT_MS);
+    this.#send({ ...question, ask } as unknown as ToSupervisor);
+    const answer = await promise;
+    clearTimeout(limit);
+    this.#answers.delete(ask);
+    return answer as AnswerOf<Kind> | undefined;
+  }
+
+  /** Process id, for the sandbox. */
+  get pid(): number {
+    return this.#child.pid;
   }
 
   kill(): void {
@@ -153,9 +239,8 @@ export class SwitchControl {
         this.#send({ kind: 'judged', ask, allowed: this.#judge?.(address, port) ?? true });
         break;
       }
-      case 'report':
-        this.#reports.get(message.ask)?.(message.counters);
-        this.#reports.delete(message.ask);
+      default:
+        this.#answers.get(message.ask)?.(message);
     }
   }
 }
@@ -166,4 +251,21 @@ function whyNoLock(errno: number): string {
   if (errno === Errno.ENOSYS || errno === Errno.EOPNOTSUPP)
     return 'Landlock is not enabled in this kernel (CONFIG_SECURITY_LANDLOCK, and "landlock" in lsm=)';
   return `landlock_create_ruleset: ${errnoText(errno)}`;
+}
+
+/**
+ * COMMAND must not have capabilities over the host's network, as sockets of the host's could then be taken off their
+ * interface.
+ * @throws Error
+ */
+function refuseOwnersOfTheNetwork(): void {
+  const network = openPath('/proc/thread-self/ns/net', 0);
+  const owner = namespaceOwner(network);
+  close(network);
+  // A failure: its owner is neither our user namespace nor one below.
+  if (owner < 0) return;
+  close(owner);
+  throw new Error(
+    "--switch-sockets: COMMAND would have capabilities over the host's network, as it gets no user namespace of its own; run this as an ordinary user",
+  );
 }
