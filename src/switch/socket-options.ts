@@ -68,6 +68,7 @@ const IPV6_OPTIONS: readonly Option[] = [
   [SOL_IPV6, 72, 4], // IPV6_ADDR_PREFERENCES
   [SOL_IPV6, 73, 4], // IPV6_MINHOPCOUNT
 ];
+const OPTIONS_OF_IPV6: readonly Option[] = [...OPTIONS, ...IPV6_OPTIONS];
 const LONGEST = 16;
 
 /** Options that a socket of the host cannot have: a socket with one of them is left alone. */
@@ -83,20 +84,25 @@ const SNDBUF_LOCKED = 1;
 const RCVBUF_LOCKED = 2;
 
 const value = new NativeBuffer(LONGEST);
-/** What sockets have that nobody has changed, by family: as long as a text for each option. */
-const untouched = new Map<number, readonly string[]>();
+/** Words of what is kept of an option: its length, and its bytes. */
+const KEPT_WORDS = 5;
+/** What sockets have that nobody has changed, by family: KEPT_WORDS for each option. */
+const untouched = new Map<number, Uint32Array>();
 
-/** @returns the bytes of the option, which `value` then has; empty: the socket does not have it */
-function optionText(socket: number, [level, name, bytes]: Option): string {
-  value.u32.fill(0);
-  const r = getsockoptBytes(socket, level, name, value.address, bytes);
-  return r <= 0 ? '' : `${r}:${value.u32[0]}:${value.u32[1]}:${value.u32[2]}:${value.u32[3]}`;
+/** @returns bytes of the option, which `value` then has; 0 or less: the socket does not have it */
+function readOption(socket: number, [level, name, bytes]: Option): number {
+  const { u32 } = value;
+  u32[0] = 0;
+  u32[1] = 0;
+  u32[2] = 0;
+  u32[3] = 0;
+  return getsockoptBytes(socket, level, name, value.address, bytes);
 }
 
 /** Whether a socket has options that bind it to its own network. */
 export function isBoundToItsNetwork(socket: number): boolean {
   for (const option of OWN_TO_ITS_NETWORK) {
-    if (optionText(socket, option) !== '' && value.u32[0] !== 0) return true;
+    if (readOption(socket, option) > 0 && value.u32[0] !== 0) return true;
   }
   // A filter cannot be copied. Length 0 asks for the number of its instructions.
   const filter = getsockoptBytes(socket, SOL_SOCKET, SO_GET_FILTER, 0, 0);
@@ -109,17 +115,31 @@ export function isBoundToItsNetwork(socket: number): boolean {
  * @param family  AF_INET or AF_INET6
  */
 export function copyOptions(from: number, to: number, family: number, isIpv6: boolean): void {
-  const options = isIpv6 ? [...OPTIONS, ...IPV6_OPTIONS] : OPTIONS;
+  const options = isIpv6 ? OPTIONS_OF_IPV6 : OPTIONS;
   let defaults = untouched.get(family);
   if (defaults === undefined) {
-    defaults = options.map((option) => optionText(to, option));
+    defaults = new Uint32Array(options.length * KEPT_WORDS);
+    for (const [i, option] of options.entries()) {
+      defaults[i * KEPT_WORDS] = readOption(to, option);
+      defaults.set(value.u32.subarray(0, 4), i * KEPT_WORDS + 1);
+    }
     untouched.set(family, defaults);
   }
-  options.forEach((option, i) => {
-    const text = optionText(from, option);
-    if (text === '' || text === defaults[i]) return;
-    setsockoptBytes(to, option[0], option[1], value.address, Number.parseInt(text, 10));
-  });
+  const { u32 } = value;
+  for (let i = 0, at = 0; i < options.length; i++, at += KEPT_WORDS) {
+    const option = options[i]!;
+    const bytes = readOption(from, option);
+    if (bytes <= 0) continue;
+    if (
+      bytes === defaults[at] &&
+      u32[0] === defaults[at + 1] &&
+      u32[1] === defaults[at + 2] &&
+      u32[2] === defaults[at + 3] &&
+      u32[3] === defaults[at + 4]
+    )
+      continue;
+    setsockoptBytes(to, option[0], option[1], value.address, bytes);
+  }
   const locked = getsockoptInt(from, SOL_SOCKET, SO_BUF_LOCK);
   if (locked < 0) return;
   // The kernel doubles what is set.
