@@ -64,22 +64,15 @@ export interface SwitchedFlows {
   readonly more: boolean;
 }
 
-interface FlowRecord extends SocketKey, Place {
+interface FlowRecord extends SocketKey {
   readonly container: string;
   readonly device: string;
   /** performance.now() */
   readonly startMs: number;
 }
 
-/** Where a socket was put. */
-interface Place {
-  readonly thread: number;
-  /** Number of the socket there. */
-  readonly descriptor: number;
-}
-
 /** What add() is told about a connection. */
-export interface SwitchedSocket extends Place {
+export interface SwitchedSocket {
   /** The host's socket, after its connect(). It is not kept. */
   readonly fd: number;
   /** The sockaddr of its destination. */
@@ -115,8 +108,8 @@ const STATE_NAMES = new Map<number, string>([
 ]);
 
 /** A socket that is closed and has sent all that it had only waits for the peer's FIN, up to a minute. */
-const isLive = ({ state, isOrphan }: TcpSocket): boolean =>
-  STATE_NAMES.has(state) && !(isOrphan && state === TCP_FIN_WAIT2);
+const isLive = ({ state, inode }: TcpSocket): boolean =>
+  STATE_NAMES.has(state) && !(inode === 0 && state === TCP_FIN_WAIT2);
 
 export class FlowRecords {
   readonly #diag: SockDiag | undefined;
@@ -178,14 +171,16 @@ export class FlowRecords {
   }
 
   /**
-   * End connections.
-   * @param end  ends one, by its cookie and where its socket was put. @returns whether it did
-   * @returns how many there are still
+   * End connections. Those that no process has open any more end by themselves.
+   * @param end  gets the cookies by inode, and returns the inodes of the sockets that it has ended
+   * @returns how many could not be ended
    */
-  end(ids: readonly number[], end: (place: Place, cookie: bigint) => boolean): number {
+  end(ids: readonly number[], end: (cookies: ReadonlyMap<number, bigint>) => ReadonlySet<number>): number {
     const known = ids.filter((id) => this.#records.has(id));
-    const living = this.#lookUp(known, false).map(([i]) => this.#records.get(known[i]!)!);
-    return living.filter((record) => !end(record, cookieOf(record))).length;
+    const cookies = new Map<number, bigint>();
+    for (const [i, { inode }] of this.#lookUp(known, false))
+      if (inode !== 0) cookies.set(inode, cookieOf(this.#records.get(known[i]!)!));
+    return cookies.size === 0 ? 0 : cookies.size - end(cookies).size;
   }
 
   /**

@@ -9,6 +9,7 @@
  *
  * It ends when the front end ends, at the latest by a signal of the kernel, and the front end ends when it ends.
  */
+import { startFinished } from '#runtime/program';
 import { EPOLLIN, Errno, MSG_NOSIGNAL, RLIMIT_NOFILE } from '../sys/constants.ts';
 import { receiveDescriptors } from '../sys/descriptor-messages.ts';
 import { SysError } from '../sys/error.ts';
@@ -81,9 +82,7 @@ class SupervisorProgram {
         break;
       case 'end': {
         const supervisor = this.#supervisor!;
-        const left = this.#records.end(message.ids, (place, cookie) =>
-          supervisor.endConnection(place, cookie),
-        );
+        const left = this.#records.end(message.ids, (cookies) => supervisor.endConnections(cookies));
         tell({ kind: 'end', ask: message.ask, left });
       }
     }
@@ -102,6 +101,7 @@ class SupervisorProgram {
     this.#adopt(processId);
     enterSupervisorSandbox(this.#supervisor.procFd);
     tell({ kind: 'ready' });
+    startFinished();
   }
 
   #judge({ address, port }: Destination, answer: (allowed: boolean) => void): void {
@@ -121,6 +121,11 @@ class SupervisorProgram {
     const [listener] = descriptors;
     if (listener === undefined) throw new Error('the filter of COMMAND has no listener');
     close(LISTENER_FROM);
+    const rights = this.#supervisor!.rightsOver(processId);
+    if (rights < 0)
+      throw new Error(
+        `the descriptors of COMMAND cannot be reached (${strerror(-rights)}): is kernel.yama.ptrace_scope 3?`,
+      );
     this.#supervisor!.addListener(listener, { name: 'COMMAND', processId });
   }
 }

@@ -3,6 +3,7 @@
  * off its socket, so that setsockopt(2) need not be supervised.
  */
 import {
+  AF_INET6,
   Errno,
   IPPROTO_TCP,
   SO_BUF_LOCK,
@@ -68,7 +69,7 @@ const IPV6_OPTIONS: readonly Option[] = [
   [SOL_IPV6, 72, 4], // IPV6_ADDR_PREFERENCES
   [SOL_IPV6, 73, 4], // IPV6_MINHOPCOUNT
 ];
-const OPTIONS_OF_IPV6: readonly Option[] = [...OPTIONS, ...IPV6_OPTIONS];
+const ALL_OPTIONS = [...OPTIONS, ...IPV6_OPTIONS];
 const LONGEST = 16;
 
 /** Options that a socket of the host cannot have: a socket with one of them is left alone. */
@@ -84,25 +85,30 @@ const SNDBUF_LOCKED = 1;
 const RCVBUF_LOCKED = 2;
 
 const value = new NativeBuffer(LONGEST);
-/** Words of what is kept of an option: its length, and its bytes. */
-const KEPT_WORDS = 5;
-/** What sockets have that nobody has changed, by family: KEPT_WORDS for each option. */
-const untouched = new Map<number, Uint32Array>();
+const VALUE_WORDS = LONGEST / 4;
+/** What sockets have that nobody has changed, by family: for each option its length and its words. */
+const untouched = new Map<number, Int32Array>();
 
-/** @returns bytes of the option, which `value` then has; 0 or less: the socket does not have it */
+/** @returns bytes of the option, which `value` then has; not positive: the socket does not have it */
 function readOption(socket: number, [level, name, bytes]: Option): number {
-  const { u32 } = value;
-  u32[0] = 0;
-  u32[1] = 0;
-  u32[2] = 0;
-  u32[3] = 0;
+  value.i32.fill(0);
   return getsockoptBytes(socket, level, name, value.address, bytes);
+}
+
+/** Values of options, one after the other. */
+function readAll(socket: number, options: readonly Option[]): Int32Array {
+  const all = new Int32Array(options.length * (VALUE_WORDS + 1));
+  options.forEach((option, i) => {
+    all[i * (VALUE_WORDS + 1)] = readOption(socket, option);
+    all.set(value.i32, i * (VALUE_WORDS + 1) + 1);
+  });
+  return all;
 }
 
 /** Whether a socket has options that bind it to its own network. */
 export function isBoundToItsNetwork(socket: number): boolean {
   for (const option of OWN_TO_ITS_NETWORK) {
-    if (readOption(socket, option) > 0 && value.u32[0] !== 0) return true;
+    if (readOption(socket, option) > 0 && value.i32[0] !== 0) return true;
   }
   // A filter cannot be copied. Length 0 asks for the number of its instructions.
   const filter = getsockoptBytes(socket, SOL_SOCKET, SO_GET_FILTER, 0, 0);
@@ -114,28 +120,24 @@ export function isBoundToItsNetwork(socket: number): boolean {
  * @param to      a new socket of the same family
  * @param family  AF_INET or AF_INET6
  */
-export function copyOptions(from: number, to: number, family: number, isIpv6: boolean): void {
-  const options = isIpv6 ? OPTIONS_OF_IPV6 : OPTIONS;
+export function copyOptions(from: number, to: number, family: number): void {
+  const options = family === AF_INET6 ? ALL_OPTIONS : OPTIONS;
   let defaults = untouched.get(family);
   if (defaults === undefined) {
-    defaults = new Uint32Array(options.length * KEPT_WORDS);
-    for (const [i, option] of options.entries()) {
-      defaults[i * KEPT_WORDS] = readOption(to, option);
-      defaults.set(value.u32.subarray(0, 4), i * KEPT_WORDS + 1);
-    }
+    defaults = readAll(to, options);
     untouched.set(family, defaults);
   }
-  const { u32 } = value;
-  for (let i = 0, at = 0; i < options.length; i++, at += KEPT_WORDS) {
+  const { i32 } = value;
+  for (let i = 0, at = 0; i < options.length; i++, at += VALUE_WORDS + 1) {
     const option = options[i]!;
     const bytes = readOption(from, option);
-    if (bytes <= 0) continue;
     if (
-      bytes === defaults[at] &&
-      u32[0] === defaults[at + 1] &&
-      u32[1] === defaults[at + 2] &&
-      u32[2] === defaults[at + 3] &&
-      u32[3] === defaults[at + 4]
+      bytes <= 0 ||
+      (bytes === defaults[at] &&
+        i32[0] === defaults[at + 1] &&
+        i32[1] === defaults[at + 2] &&
+        i32[2] === defaults[at + 3] &&
+        i32[3] === defaults[at + 4])
     )
       continue;
     setsockoptBytes(to, option[0], option[1], value.address, bytes);

@@ -70,8 +70,8 @@ export interface SocketKey {
 export interface TcpSocket {
   /** TCP_ESTABLISHED … TCP_CLOSING. */
   readonly state: number;
-  /** No process has it open any more. */
-  readonly isOrphan: boolean;
+  /** As in the links of /proc/PID/fd; 0: no process has it open any more. */
+  readonly inode: number;
   /** Absent: not asked for, or the socket is only an address in TIME-WAIT. */
   readonly info?: TcpSocketInfo;
 }
@@ -237,14 +237,14 @@ export class SockDiag {
 function readSocket({ u8, dv }: NativeBuffer, at: number, endAt: number): TcpSocket | undefined {
   if (endAt - at < INET_DIAG_MSG_BYTES) return undefined;
   const state = u8[at + 1]!;
-  const isOrphan = dv.getUint32(at + INODE, true) === 0;
+  const inode = dv.getUint32(at + INODE, true);
   const range = netlinkAttributes(u8, at + INET_DIAG_MSG_BYTES, endAt).get(k.INET_DIAG_INFO);
-  if (range === undefined || range[1] - range[0] < TCP_INFO_BYTES) return { state, isOrphan };
+  if (range === undefined || range[1] - range[0] < TCP_INFO_BYTES) return { state, inode };
   const word = (offset: number): number => dv.getUint32(range[0] + offset, true);
   const count = (offset: number): number => Number(dv.getBigUint64(range[0] + offset, true));
   return {
     state,
-    isOrphan,
+    inode,
     info: {
       // SYN and FIN count as a byte each (RFC 9293 section 3.4).
       bytesSent: Math.max(0, count(TCPI_BYTES_ACKED) - 1 - (OUR_FIN_ACKED.includes(state) ? 1 : 0)),

@@ -35,7 +35,7 @@ export interface SwitchedConnections {
   /**
    * End connections.
    * @param ids  of flows()
-   * @returns how many could not be ended, as their programs have moved the descriptors elsewhere
+   * @returns how many could not be ended: their sockets were not found
    */
   end(ids: readonly number[]): Promise<number>;
   /** How many there are; undefined: the supervisor does not answer. Does what refresh() does, too. */
