@@ -480,9 +480,7 @@ export class Supervisor {
     sockaddrRead(u8, 0, this.#words, 0);
     const route = this.#destinations.routeTo(this.#words, call.thread);
     if (route === undefined) return undefined;
-    if ((flags & O_NONBLOCK) !== 0 && this.#threads.isInEpollSet(call.thread, call.descriptor))
-      return undefined;
-    return route;
+    return this.#threads.isInEpollSet(call.thread, call.descriptor) ? undefined : route;
   }
 
   /** Whether a socket belongs to the container's own network namespace, not to one inside it. */
