@@ -135,7 +135,8 @@ describeE2e('switched connections', needs, () => {
   });
 
   it.runIf(PLAN !== undefined)('pasta: the same', async () => {
-    const command = `exec 3<>/dev/tcp/${PEER4}/${PORT.echo}; echo hello >&3; read -r -u3 a; echo $a; read -r b`;
+    const command = `exec 3<>/dev/tcp/${PEER4}/${PORT.echo}; echo hello >&3; read -r -u3 a; echo $a; read -r b
+      exec 4<>/dev/tcp/${PEER4}/${PORT.echo} || exit 9`;
     const pasta = bed.start('user', [
       ...[`${repoRoot}/bin/pasta`, '--config-net', '--switch-sockets'],
       ...['--api-socket', socket(), 'bash', '-c', command],
@@ -151,6 +152,6 @@ describeE2e('switched connections', needs, () => {
       ...{ flows_ended: 1, switched_flows_left: 0 },
     });
     pasta.process.stdin!.end('\n');
-    expect(await pasta.exited).toBe(0);
+    expect(await pasta.exited).toBe(9);
   });
 });
