@@ -121,6 +121,11 @@ class SupervisorProgram {
     const [listener] = descriptors;
     if (listener === undefined) throw new Error('the filter of COMMAND has no listener');
     close(LISTENER_FROM);
+    const rights = this.#supervisor!.rightsOver(processId);
+    if (rights < 0)
+      throw new Error(
+        `the descriptors of COMMAND cannot be reached (${strerror(-rights)}): is kernel.yama.ptrace_scope 3?`,
+      );
     this.#supervisor!.addListener(listener, { name: 'COMMAND', processId });
   }
 }

@@ -109,7 +109,11 @@ export interface SupervisorOptions {
   /** Addresses and ranges that stay inside. */
   readonly noSwitch: readonly string[];
   readonly outbound?: Outbound;
-  /** The containers' programs cannot connect or bind TCP sockets themselves (sys/landlock.ts). */
+  /**
+   * The containers' programs cannot connect or bind TCP sockets themselves (sys/landlock.ts), and we are in their user
+   * namespace. Else we own it: then we have all capabilities in it and cannot give one up for a moment
+   * (user_namespaces(7)), so the kernel carries out a bind() to a port below 1024, with the program's own rights.
+   */
   readonly isLocked: boolean;
   readonly log: (level: 'debug' | 'info' | 'warning' | 'error', text: string) => void;
   /** Ask whether a destination is allowed; absent: all are. `answer` may be called later. */
@@ -175,6 +179,8 @@ interface Waiting {
   readonly socket: number;
   readonly isHosts: boolean;
   readonly address: Uint8Array;
+  /** SO_COOKIE of the socket. */
+  readonly cookie: bigint | undefined;
   cancelLimit: () => void;
 }
 
@@ -185,6 +191,8 @@ export class Supervisor {
   readonly #destinations: Destinations;
   readonly #listeners = new Map<number, Listener>();
   readonly #waiting = new Map<number, Waiting>();
+  /** The same by thread: a new call of a thread says that its last one was interrupted. */
+  readonly #waitingOf = new Map<number, Waiting>();
   /** By thread. */
   readonly #unheard = new Map<number, Unheard>();
   readonly #notification = new Notification();
@@ -260,6 +268,17 @@ export class Supervisor {
     return ended;
   }
 
+  /**
+   * Whether we may do with a process of a container what we have to.
+   * @returns 0 or -errno; -EPERM: the kernel forbids it (Yama), or it has more rights than we have
+   */
+  rightsOver(processId: number): number {
+    const r = this.#threads.duplicate(processId, 2);
+    if (r < 0) return r === -Errno.EBADF ? 0 : r;
+    close(r);
+    return 0;
+  }
+
   /** Called when the last process of a listener has ended. */
   onEnd: ((container: Container) => void) | undefined;
 
@@ -268,6 +287,17 @@ export class Supervisor {
     if ((events & EPOLLIN) !== 0) {
       if (this.#notification.receive(listener.fd) === 0) this.#serve(listener);
     } else if ((events & (EPOLLHUP | EPOLLERR)) !== 0) this.#end(listener);
+  }
+
+  /**
+   * Answer the calls that wait, before this process ends and another takes the listeners: as if a signal had come.
+   * The connections go on, and who calls connect() again waits again.
+   */
+  interruptAll(): void {
+    for (const waiting of this.#waiting.values()) {
+      this.#answer(waiting.call, -Errno.EINTR);
+      this.#forget(waiting);
+    }
   }
 
   #end(listener: Listener): void {
@@ -309,6 +339,8 @@ export class Supervisor {
       this.#pass(call);
       return;
     }
+    const interrupted = this.#waitingOf.get(thread);
+    if (interrupted !== undefined) this.#forget(interrupted);
     const theirs = this.#threads.duplicate(thread, descriptor);
     if (theirs < 0) {
       this.#withoutSocket(call, theirs);
@@ -317,7 +349,11 @@ export class Supervisor {
     if (!isTcp(theirs)) {
       // The kernel would look again what is open under the number. A UNIX socket's path and credentials are the
       // program's; listen() has neither, but its clients then see the process id of its maker: ours.
-      if (found.call === 'listen' && this.#options.isLocked) this.#answer(call, listen(theirs, second | 0));
+      // One of the host's has become another kind since (TCP_ULP).
+      if (this.#cookieOf(theirs, SO_NETNS_COOKIE) === this.#hostCookie)
+        this.#answer(call, this.#refuse(-Errno.EPERM));
+      else if (found.call === 'listen' && this.#options.isLocked)
+        this.#answer(call, listen(theirs, second | 0));
       else this.#pass(call);
       close(theirs);
       return;
@@ -333,8 +369,9 @@ export class Supervisor {
   /** @param error  why there is no duplicate of the program's socket */
   #withoutSocket(call: Call, error: number): void {
     const isOurs = error === -Errno.EMFILE || error === -Errno.ENFILE || error === -Errno.ENOMEM;
-    if (error === -Errno.EBADF) this.#answer(call, error);
-    else if (isOurs) this.#answer(call, -Errno.EAGAIN);
+    if (isOurs) this.#answer(call, -Errno.EAGAIN);
+    else if (error === -Errno.EBADF || (call.name === 'listen' && this.#options.isLocked))
+      this.#answer(call, error);
     else this.#pass(call);
   }
 
@@ -367,6 +404,7 @@ export class Supervisor {
         : this.#connectFirst(call, theirs, length, namespace);
     if (isHosts) this.#answer(call, this.#refuse(-Errno.EPERM));
     else if (name === 'listen') this.#answer(call, listen(theirs, second | 0));
+    else if (!this.#options.isLocked && this.#needsRights()) this.#pass(call);
     else this.#answer(call, this.#bindInside(call, theirs, length));
     return false;
   }
@@ -374,15 +412,19 @@ export class Supervisor {
   /** A bind() inside, with the rights of the program for ports below 1024. */
   #bindInside(call: Call, theirs: number, length: number): number {
     this.counters.passed++;
-    const port = sockaddrRead(this.#address.u8, 0, this.#words, 0);
-    const mayNeed = port > 0 && port < UNPRIVILEGED_PORT;
-    if (!mayNeed || this.#threads.hasCapability(call.thread, CAP_NET_BIND_SERVICE))
+    if (!this.#needsRights() || this.#threads.hasCapability(call.thread, CAP_NET_BIND_SERVICE))
       return bind(theirs, this.#address.address, length);
     const ours = capget();
     capset({ ...ours, effective: ours.effective & ~(1n << BigInt(CAP_NET_BIND_SERVICE)) });
     const r = bind(theirs, this.#address.address, length);
     capset(ours);
     return r;
+  }
+
+  /** Whether the port in #address is below 1024. */
+  #needsRights(): boolean {
+    const port = sockaddrRead(this.#address.u8, 0, this.#words, 0);
+    return port > 0 && port < UNPRIVILEGED_PORT;
   }
 
   /**
@@ -502,7 +544,7 @@ export class Supervisor {
     if (r === 0 || !isBlocking) {
       this.#answer(call, r);
       close(ours);
-    } else this.#wait(call, ours, true, bytes);
+    } else this.#wait(call, ours, true, bytes, r);
     return false;
   }
 
@@ -571,13 +613,18 @@ export class Supervisor {
       this.#answer(call, r);
       return false;
     }
-    return this.#wait(call, theirs, isHosts, length);
+    return this.#wait(call, theirs, isHosts, length, r);
   }
 
-  /** Answer a blocking connect() when the socket is connected. @returns true: `socket` is kept */
-  #wait(call: Call, socket: number, isHosts: boolean, length: number): boolean {
+  /**
+   * Answer a blocking connect() when the socket is connected.
+   * @param late  the answer if SO_SNDTIMEO passes first
+   * @returns true: `socket` is kept
+   */
+  #wait(call: Call, socket: number, isHosts: boolean, length: number, late: number): boolean {
     const waiting: Waiting = {
       ...{ call, socket, isHosts, address: this.#address.u8.slice(0, length) },
+      cookie: this.#cookieOf(socket, SO_COOKIE),
       cancelLimit: () => {},
     };
     const watched =
@@ -590,10 +637,11 @@ export class Supervisor {
       return true;
     }
     this.#waiting.set(socket, waiting);
+    this.#waitingOf.set(call.thread, waiting);
     const limit = connectTimeout(socket);
     if (limit > 0)
       waiting.cancelLimit = this.#loop.at(performance.now() + limit, () => {
-        this.#answer(call, -Errno.EINPROGRESS);
+        this.#answer(call, late);
         this.#forget(waiting);
       });
     if (!this.#sweeps) {
@@ -605,7 +653,12 @@ export class Supervisor {
 
   /** The kernel has connected the socket, or has given up: connect() tells which, and does not wait. */
   #finish(waiting: Waiting): void {
-    const { call, socket, address } = waiting;
+    const { call, socket, address, cookie } = waiting;
+    // Without this, connect() would take a failure that the program has not been told, or begin anew after it.
+    if (!this.#isCurrent(call)) {
+      this.#forget(waiting);
+      return;
+    }
     this.#address.u8.set(address);
     const isBlocking = (fcntlGetFlags(socket) & O_NONBLOCK) === 0;
     const r = connectWithoutWaiting(socket, isBlocking, this.#address.address, address.length);
@@ -613,12 +666,20 @@ export class Supervisor {
     if (r < 0 && r !== -Errno.EISCONN && waiting.isHosts) this.counters.failed++;
     this.#answer(call, r === -Errno.EISCONN ? 0 : r);
     this.#forget(waiting);
+    if (r === 0 || r === -Errno.EISCONN) return;
+    // Other threads that wait for the same socket: the kernel tells the failure to one of them.
+    for (const other of this.#waiting.values()) {
+      if (other.cookie !== cookie || cookie === undefined) continue;
+      this.#answer(other.call, -Errno.ECONNABORTED);
+      this.#forget(other);
+    }
   }
 
   #forget(waiting: Waiting): void {
     waiting.cancelLimit();
     this.#loop.unwatch(waiting.socket);
     this.#waiting.delete(waiting.socket);
+    if (this.#waitingOf.get(waiting.call.thread) === waiting) this.#waitingOf.delete(waiting.call.thread);
     close(waiting.socket);
   }
 

@@ -25,7 +25,10 @@ import { CHANNEL, Child } from '../process/child.ts';
 import { within } from '../process/time-limit.ts';
 import type { Judge, SwitchCounts, SwitchedConnections } from './switched-connections.ts';
 
-/** Signals that a terminal or a supervisor of services sends to the whole group: HUP, INT, QUIT, USR1, USR2, TERM, TSTP, TTIN, TTOU. */
+/**
+ * Signals that a terminal or a manager of services sends to the whole group: HUP, INT, QUIT, USR1, USR2, TERM, TSTP,
+ * TTIN, TTOU. The supervisor ends with us.
+ */
 const IGNORED = [1, 2, 3, 10, 12, 15, 20, 21, 22];
 const START_LIMIT_MS = 60_000;
 
@@ -78,7 +81,7 @@ export class SwitchControl implements SwitchedConnections {
     this.#listenerTo = ours;
     const [file = '', ...args] = programCommand('switch-supervisor', 'switch/main');
     this.#child = new Child({
-      ...{ file, argv: [file, ...args], env: {}, ignores: IGNORED, endsWithUs: true },
+      ...{ file, argv: [file, ...args], env: ofTheRuntime(), ignores: IGNORED, endsWithUs: true },
       descriptors: [undefined, undefined, CHANNEL, theirs],
     });
     close(theirs);
@@ -247,6 +250,10 @@ export class SwitchControl implements SwitchedConnections {
     }
   }
 }
+
+/** Settings of the runtime, which the launcher has made in place of the caller's (bin/launch.sh). */
+const ofTheRuntime = (): NodeJS.ProcessEnv =>
+  Object.fromEntries(Object.entries(process.env).filter(([name]) => /^(BUN|MIMALLOC|NODE)_/.test(name)));
 
 function whyNoLock(errno: number): string {
   if (errno === Errno.EINVAL || errno === Errno.E2BIG)
