@@ -34,7 +34,7 @@ const NO_SWITCH = ['198.18.0.1', '2001:db8:18::1'];
 const FORBIDDEN = ['10.77.0.66', 'fd77::66'];
 const LATER = ['10.77.0.9', 'fd77::9'];
 /** A connection that an attack has begun is accepted within this time. */
-const SETTLED_MS = 100;
+const SETTLED_MS = 60;
 const ENDED_MS = 3000;
 const BY_HAND_MS = RACES > 20_000 || CONNECTIONS > 3000 ? 3_600_000 : 30_000;
 
@@ -168,7 +168,8 @@ describeE2e('socket switching: safety', [requirePython], () => {
     it.each([...REACHING, ...OTHERS])(
       '%s: no canary is reached',
       async (name) => {
-        await carriedOut([name]);
+        // The races have been run by the first of the two already.
+        await carriedOut([name], targets, setup === 'no policy' ? {} : { races: RACES / 4 });
         const isByTap = (address: string): boolean => name === 'table' && linkLocal.includes(address);
         expect((await newlyReached()).filter((address) => !isByTap(address))).toEqual([]);
       },
