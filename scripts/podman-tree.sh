@@ -18,7 +18,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL=C
 
 suite=trixie
-packages='podman crun catatonit netavark aardvark-dns buildah passt uidmap busybox-static socat iperf3 iproute2 iputils-ping nftables
+packages='podman crun runc catatonit netavark aardvark-dns buildah passt uidmap busybox-static socat iperf3 iproute2 iputils-ping nftables
   libatomic1 libstdc++6 util-linux mount coreutils dash bash sed grep procps'
 # Packages of which sid has an older version. Packages that only experimental has need no preference.
 from_experimental='podman buildah netavark aardvark-dns containers-common containers-storage golang-github-containers-common
@@ -31,7 +31,7 @@ case $set in
   6.1) name=podman suite=sid tree=${BUCATINI_PODMAN6_TREE:-} ;;
   callers)
     name=callers tree=${BUCATINI_CALLERS_TREE:-}
-    packages="$packages slirp4netns rootlesskit docker.io docker-cli containerd runc tini iptables"
+    packages="$packages slirp4netns rootlesskit docker.io docker-cli containerd tini iptables"
     ;;
   -h | --help) sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$0"; exit 0 ;;
   *) fail "'$1': 5.4, 6.1 or callers" ;;

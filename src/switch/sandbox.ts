@@ -68,16 +68,30 @@ const PR_SET_VMA = 0x5356_4d41;
 const TCGETS = 0x5401;
 const FIOCLEX = 0x5451;
 
+/** What a supervisor of its own needs beyond that. */
+export interface MorePermissions {
+  /** Allowed with any arguments. */
+  readonly calls?: readonly SyscallName[];
+  /** Descriptors of directories in which names may be removed: a socket file at the end. */
+  readonly removable?: readonly number[];
+}
+
 /** The rule for each permitted call. @param proc  descriptor of /proc */
-export function supervisorFilter(proc: number, more: readonly SyscallName[] = [], pid = process.pid): Filter {
+export function supervisorFilter(
+  proc: number,
+  { calls = [], removable = [] }: MorePermissions = {},
+  pid = process.pid,
+): Filter {
   const rules = new Map<SyscallName, Rule>();
   for (const name of NO_FILE) rules.set(name, { errno: Errno.ENOENT });
-  for (const name of [...ALLOWED, ...more, ...Object.values(RUNTIME_CALLS).flat()]) rules.set(name, 'allow');
+  for (const name of [...ALLOWED, ...calls, ...Object.values(RUNTIME_CALLS).flat()]) rules.set(name, 'allow');
   const refused: Readonly<Record<string, readonly SyscallName[]>> = REFUSED_CALLS;
   for (const name of Object.values(refused).flat()) rules.set(name, { errno: Errno.ENOSYS });
   const forReading = { arg: 2, mask: O_WRONLY | O_RDWR | O_CREAT | O_TRUNC, equals: 0 };
   rules.set('openat', { when: [{ arg: 0, oneOf: [proc] }, forReading], otherwise: Errno.ENOENT });
   rules.set('readlinkat', { when: [{ arg: 0, oneOf: [proc] }], otherwise: Errno.ENOENT });
+  if (removable.length > 0)
+    rules.set('unlinkat', { when: [{ arg: 0, oneOf: removable }], otherwise: Errno.ENOENT });
   rules.set('socket', {
     when: [
       { arg: 0, oneOf: [AF_INET, AF_INET6] },
@@ -110,10 +124,9 @@ export function supervisorFilter(proc: number, more: readonly SyscallName[] = []
 /**
  * Enter it, in all threads.
  * @param proc  descriptor of /proc
- * @param more  further calls
  * @throws SysError
  */
-export function enterSupervisorSandbox(proc: number, more: readonly SyscallName[] = []): void {
+export function enterSupervisorSandbox(proc: number, more?: MorePermissions): void {
   const tasks = openTasks();
   checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
   checked(keepCapabilities(KEPT_CAPABILITIES), 'capset', 'main thread');

@@ -109,7 +109,11 @@ export interface SupervisorOptions {
   /** Addresses and ranges that stay inside. */
   readonly noSwitch: readonly string[];
   readonly outbound?: Outbound;
-  /** The containers' programs cannot connect or bind TCP sockets themselves (sys/landlock.ts). */
+  /**
+   * The containers' programs cannot connect or bind TCP sockets themselves (sys/landlock.ts), and we are in their user
+   * namespace. Else we own it: then we have all capabilities in it and cannot give one up for a moment
+   * (user_namespaces(7)), so the kernel carries out a bind() to a port below 1024, with the program's own rights.
+   */
   readonly isLocked: boolean;
   readonly log: (level: 'debug' | 'info' | 'warning' | 'error', text: string) => void;
   /** Ask whether a destination is allowed; absent: all are. `answer` may be called later. */
@@ -288,6 +292,17 @@ export class Supervisor {
     } else if ((events & (EPOLLHUP | EPOLLERR)) !== 0) this.#end(listener);
   }
 
+  /**
+   * Answer the calls that wait, before this process ends and another takes the listeners: as if a signal had come.
+   * The connections go on, and who calls connect() again waits again.
+   */
+  interruptAll(): void {
+    for (const waiting of this.#waiting.values()) {
+      this.#answer(waiting.call, -Errno.EINTR);
+      this.#forget(waiting);
+    }
+  }
+
   #end(listener: Listener): void {
     this.#loop.unwatch(listener.fd);
     for (const waiting of this.#waiting.values())
@@ -393,6 +408,7 @@ export class Supervisor {
         : this.#connectFirst(call, theirs, length, namespace);
     if (isHosts) this.#answer(call, this.#refuse(-Errno.EPERM));
     else if (name === 'listen') this.#answer(call, listen(theirs, second | 0));
+    else if (!this.#options.isLocked && this.#needsRights()) this.#pass(call);
     else this.#answer(call, this.#bindInside(call, theirs, length));
     return false;
   }
@@ -400,15 +416,19 @@ export class Supervisor {
   /** A bind() inside, with the rights of the program for ports below 1024. */
   #bindInside(call: Call, theirs: number, length: number): number {
     this.counters.passed++;
-    const port = sockaddrRead(this.#address.u8, 0, this.#words, 0);
-    const mayNeed = port > 0 && port < UNPRIVILEGED_PORT;
-    if (!mayNeed || this.#threads.hasCapability(call.thread, CAP_NET_BIND_SERVICE))
+    if (!this.#needsRights() || this.#threads.hasCapability(call.thread, CAP_NET_BIND_SERVICE))
       return bind(theirs, this.#address.address, length);
     const ours = capget();
     capset({ ...ours, effective: ours.effective & ~(1n << BigInt(CAP_NET_BIND_SERVICE)) });
     const r = bind(theirs, this.#address.address, length);
     capset(ours);
     return r;
+  }
+
+  /** Whether the port in #address is below 1024. */
+  #needsRights(): boolean {
+    const port = sockaddrRead(this.#address.u8, 0, this.#words, 0);
+    return port > 0 && port < UNPRIVILEGED_PORT;
   }
 
   /**
@@ -464,9 +484,7 @@ export class Supervisor {
     sockaddrRead(u8, 0, this.#words, 0);
     const route = this.#destinations.routeTo(this.#words, call.listener.routes);
     if (route === undefined) return undefined;
-    if ((flags & O_NONBLOCK) !== 0 && this.#threads.isInEpollSet(call.thread, call.descriptor))
-      return undefined;
-    return route;
+    return this.#threads.isInEpollSet(call.thread, call.descriptor) ? undefined : route;
   }
 
   /** Whether a socket belongs to the container's own network namespace, not to one inside it. */

@@ -9,6 +9,7 @@
  *   seccomp_notif_addfd  +0 id u64   +8 flags u32   +12 ours u32   +16 theirs u32   +20 O_CLOEXEC u32    = 24
  * @syscalls ioctl
  */
+import { Errno } from './constants.ts';
 import { ioctl } from './io.ts';
 import { NativeBuffer } from './memory.ts';
 
@@ -140,4 +141,11 @@ export function replaceDescriptor(
   u32[4] = theirs;
   u32[5] = flags;
   return ioctl(listener, NOTIF_ADDFD, address);
+}
+
+/** Whether a descriptor is a listener. */
+export function isListener(fd: number): boolean {
+  validity.u32.fill(0);
+  const r = ioctl(fd, NOTIF_ID_VALID, validity.address);
+  return r === 0 || r === -Errno.ENOENT; // no call has this id; any other descriptor does not know the request
 }

@@ -8,7 +8,16 @@
  */
 import { addressRead, addressSetIpv4, addressWrite, isV4Mapped } from '../proto/address.ts';
 import { readU16, readU32, writeU16, writeU32 } from '../proto/be.ts';
-import { AF_INET, AF_INET6, Errno, IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO } from './constants.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  AF_UNIX,
+  Errno,
+  IPPROTO_TCP,
+  SO_LINGER,
+  SOL_SOCKET,
+  TCP_INFO,
+} from './constants.ts';
 import { failed, libc } from './libc.ts';
 import { type NativeAddress, NativeBuffer, writeAddress } from './memory.ts';
 
@@ -437,3 +446,20 @@ export function msghdrControlWrite(
 export const IP_MREQN_BYTES = 12;
 /** struct ipv6_mreq, <linux/in6.h>: group 16 bytes, ifindex i32. */
 export const IPV6_MREQ_BYTES = 20;
+
+/** sizeof(struct sockaddr_un), <linux/un.h>: family u16, path. */
+const SOCKADDR_UN_BYTES = 110;
+const SUN_PATH_AT = 2;
+
+/** The path that a UNIX socket is bound to. Cold. @returns undefined: it is not such a socket, or not bound to a path */
+export function localPath(fd: number): string | undefined {
+  const memory = new NativeBuffer(SOCKADDR_UN_BYTES + 6);
+  const lengthAt = SOCKADDR_UN_BYTES + 2; // a multiple of 4
+  memory.u32[lengthAt >> 2] = SOCKADDR_UN_BYTES;
+  if (getsockname(fd, memory.address, memory.address + lengthAt) < 0) return undefined;
+  const length = Math.min(memory.u32[lengthAt >> 2]!, SOCKADDR_UN_BYTES);
+  if (memory.u16[0] !== AF_UNIX || length <= SUN_PATH_AT || memory.u8[SUN_PATH_AT] === 0) return undefined;
+  const path = memory.u8.subarray(SUN_PATH_AT, length);
+  const end = path.indexOf(0);
+  return new TextDecoder().decode(end < 0 ? path : path.subarray(0, end));
+}

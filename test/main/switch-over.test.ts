@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type SwitchOptions, switchBack, switchOver } from '../../src/main/bucatini/switch-over.ts';
+import { serviceUnit, socketUnit } from '../../src/main/bucatini/switch-units.ts';
 import { repoRoot } from './source-tree.ts';
 
 let dir = '';
@@ -94,6 +95,137 @@ describe('switch-over', () => {
     expect(everything()).toEqual(before);
   });
 
+  describe('--switch-sockets', () => {
+    const PROFILE = ['.local', 'share', 'bucatini', 'switch-sockets.json'] as const;
+    const UNITS = ['.config', 'systemd', 'user'] as const;
+    const podmans = {
+      defaultAction: 'SCMP_ACT_ERRNO',
+      syscalls: [{ names: ['connect'], action: 'SCMP_ACT_ALLOW' }],
+    };
+    beforeEach(() => {
+      writeFileSync(join(dir, 'seccomp.json'), JSON.stringify(podmans));
+      options = {
+        ...options,
+        env: { ...options.env, XDG_RUNTIME_DIR: '/run/user/7' },
+        podmanProfiles: [join(dir, 'none.json'), join(dir, 'seccomp.json')],
+      };
+    });
+    const profile = (): { listenerPath: string; syscalls: unknown[] } =>
+      JSON.parse(readFileSync(home(...PROFILE), 'utf8'));
+
+    it('a profile for all containers and the units; says what has to be started; undone exactly', () => {
+      const before = everything();
+      switchOver(options, true);
+      expect(readFileSync(home(...DROP_IN), 'utf8')).toContain(
+        `[containers]\nseccomp_profile = "${home(...PROFILE)}"\n`,
+      );
+      expect(profile()).toMatchObject({
+        listenerPath: '/run/user/7/bucatini-switch.sock',
+        syscalls: [{ names: ['connect'], action: 'SCMP_ACT_NOTIFY' }],
+      });
+      const service = readFileSync(home(...UNITS, 'bucatini-switch-agent.service'), 'utf8');
+      expect(service).toContain(`\nExecStart=${join(dir, 'bin', 'bucatini')} switch-agent\n`);
+      expect(readFileSync(home(...UNITS, 'bucatini-switch-agent.socket'), 'utf8')).toContain(
+        '\nListenStream=/run/user/7/bucatini-switch.sock\n',
+      );
+      expect(said.join('\n')).toContain('systemctl --user enable --now bucatini-switch-agent');
+      const after = everything();
+      switchOver(options, true);
+      expect(everything()).toEqual(after);
+      // As `systemctl --user enable` does.
+      mkdirSync(home(...UNITS, 'sockets.target.wants'));
+      symlinkSync(
+        home(...UNITS, 'bucatini-switch-agent.socket'),
+        home(...UNITS, 'sockets.target.wants', 'bucatini-switch-agent.socket'),
+      );
+      said = [];
+      switchBack(options);
+      expect(said.join('\n')).toContain('systemctl --user stop bucatini-switch-agent.socket');
+      rmSync(home('.config'), { recursive: true }); // the directory that systemctl has made
+      expect(everything()).toEqual(before);
+    });
+
+    it('the other way round: switched over before without it, and later without it again', () => {
+      switchOver(options);
+      const before = everything();
+      switchOver(options, true);
+      said = [];
+      switchOver(options);
+      expect(said.join('\n')).toContain(`removed  ${home(...PROFILE)}`);
+      expect(existsSync(home(...PROFILE))).toBe(false);
+      expect(readFileSync(home(...DROP_IN), 'utf8')).not.toContain('seccomp_profile');
+      switchBack(options);
+      expect(everything()).toEqual([]);
+      expect(before).not.toEqual([]);
+    });
+
+    it('a profile that is configured already: it is the one to begin with; a package: no units', () => {
+      mkdirSync(home('.config', 'containers'), { recursive: true });
+      const own = join(dir, 'own.json');
+      writeFileSync(
+        own,
+        JSON.stringify({ ...podmans, syscalls: [{ names: ['bind'], action: 'SCMP_ACT_ALLOW' }] }),
+      );
+      writeFileSync(
+        home('.config', 'containers', 'containers.conf'),
+        `[containers]\nseccomp_profile = '${own}'\n`,
+      );
+      mkdirSync(join(dir, 'dist'));
+      writeFileSync(join(dir, 'dist', 'installed'), '');
+      switchOver(options, true);
+      expect(profile().syscalls).toEqual([{ names: ['bind'], action: 'SCMP_ACT_NOTIFY' }]);
+      expect(existsSync(home(...UNITS))).toBe(false);
+    });
+
+    it.each([
+      [
+        'no profile of Podman',
+        () => rmSync(join(dir, 'seccomp.json')),
+        /^--switch-sockets: neither .* is there/,
+      ],
+      [
+        'a file of somebody else',
+        () => {
+          mkdirSync(dirname(home(...PROFILE)), { recursive: true });
+          writeFileSync(home(...PROFILE), '{}');
+        },
+        /switch-sockets.json: was not written by switch-over/,
+      ],
+    ])('%s: refused, nothing is changed', (_what, prepare, message) => {
+      prepare();
+      const before = everything();
+      expect(() => switchOver(options, true)).toThrow(message);
+      expect(everything()).toEqual(before);
+    });
+
+    it('a file that was edited since: not touched, either way', () => {
+      switchOver(options, true);
+      writeFileSync(home(...UNITS, 'bucatini-switch-agent.service'), '# mine');
+      const before = everything();
+      for (const work of [
+        () => switchOver(options, true),
+        () => switchOver(options),
+        () => switchBack(options),
+      ])
+        expect(work).toThrow(/bucatini-switch-agent.service: was edited after switch-over wrote it/);
+      expect(everything()).toEqual(before);
+    });
+
+    it('a later file that sets seccomp_profile: a note names it', () => {
+      mkdirSync(home(...DROP_IN.slice(0, -1)), { recursive: true });
+      writeFileSync(home(...DROP_IN.slice(0, -1), '90-mine.conf'), '[containers]\nseccomp_profile = "/x"\n');
+      switchOver(options, true);
+      expect(said.join('\n')).toMatch(/note {5}\S*90-mine.conf also sets seccomp_profile/);
+    });
+
+    it('the units of a package have the same text', () => {
+      const unit = (name: string): string =>
+        readFileSync(join(repoRoot, 'packaging', 'systemd', name), 'utf8');
+      expect(unit('bucatini-switch-agent.service')).toBe(serviceUnit('/usr/bin/bucatini'));
+      expect(unit('bucatini-switch-agent.socket')).toBe(socketUnit());
+    });
+  });
+
   describe('undo in the shell, Node is missing', () => {
     const back = () => {
       for (const name of ['bucatini', 'launch.sh'])
@@ -111,6 +243,28 @@ describe('switch-over', () => {
       expect(back()).toMatchObject({ status: 0, stderr: '' });
       expect(everything()).toEqual(before);
       expect(back()).toMatchObject({ status: 0, stdout: expect.stringMatching(/^Nothing to do/) });
+    });
+
+    it('after --switch-sockets: the same as by the runtime; a file that was edited: nothing is changed', () => {
+      writeFileSync(join(dir, 'seccomp.json'), '{"defaultAction":"SCMP_ACT_ALLOW"}');
+      const sockets = { ...options, podmanProfiles: [join(dir, 'seccomp.json')] };
+      switchOver(sockets, true);
+      const unit = home('.config', 'systemd', 'user', 'bucatini-switch-agent.socket');
+      const text = readFileSync(unit, 'utf8');
+      writeFileSync(unit, `${text}# mine\n`);
+      const before = everything();
+      expect(back()).toMatchObject({ status: 1, stderr: expect.stringContaining(`${unit}: was edited`) });
+      expect(everything()).toEqual(before);
+      writeFileSync(unit, text);
+      mkdirSync(join(dirname(unit), 'sockets.target.wants'));
+      symlinkSync(unit, join(dirname(unit), 'sockets.target.wants', 'bucatini-switch-agent.socket'));
+      expect(back()).toMatchObject({
+        status: 0,
+        stderr: '',
+        stdout: expect.stringContaining('systemctl --user stop'),
+      });
+      rmSync(home('.config'), { recursive: true }); // the directory that systemctl has made
+      expect(everything()).toEqual([]);
     });
 
     it('a file that is not ours or was edited: nothing is changed', () => {

@@ -2,11 +2,12 @@
  * `npm run test:podman` and `npm run test:callers`: every case with our tool and with the tree's own, one after the other. A case
  * that works with the stock tool must work with ours. Last line: `N passed, N failed, N skipped`.
  *
- * usage: sh scripts/node.sh test/podman/side-by-side.ts podman|callers [5.4|6.1] [rootlessport|pasta]
+ * usage: sh scripts/node.sh test/podman/side-by-side.ts podman|callers [5.4|6.1] [rootlessport|pasta] [switch]
  * [TEXT...]
- *   podman    Podman and Buildah with pasta; Podman 5.4, then 6.1 with each of its port forwarders
+ *   podman    Podman and Buildah with pasta; Podman 5.4, then 6.1 with each of its port forwarders, and
+ *             both with `bucatini switch-agent`
  *   callers   Podman and Buildah with slirp4netns, RootlessKit and rootless Docker with either
- *   5.4, 6.1  this Podman alone; rootlessport or pasta: this port forwarder alone
+ *   5.4, 6.1  this Podman alone; rootlessport or pasta: this port forwarder alone; switch: socket switching alone
  *   TEXT      cases whose names contain one of the texts; default: all
  */
 import { type Bed, makeBed } from '../support/bed.ts';
@@ -16,12 +17,15 @@ import { CASES, PODMAN6 } from './cases.ts';
 import { FORWARDED, PESTO, ROOTLESSPORT } from './forwarders.ts';
 import type { Case } from './pieces.ts';
 import { type Forwarder, Podman, podmanNeeds, podmanTree, type Tree } from './podman.ts';
+import { SWITCHING } from './switching.ts';
 
 /** Cases that are run in one tree with one setting. */
 interface Round {
   readonly tree: Tree;
   /** undefined: this Podman has no such setting. */
   readonly forwarder?: Forwarder;
+  /** What is tried, if it is not Podman's network in general. */
+  readonly about?: 'switch';
   readonly cases: readonly Case[];
 }
 
@@ -34,6 +38,8 @@ const ROUNDS: Readonly<Record<'podman' | 'callers', readonly Round[]>> = {
       cases: [...CASES, ...PODMAN6, ...BRIDGES, ...FORWARDED, ...ROOTLESSPORT],
     },
     { tree: '6.1', forwarder: 'pasta', cases: [...BRIDGES, ...FORWARDED, ...PESTO] },
+    { tree: '5.4', about: 'switch', cases: SWITCHING },
+    { tree: '6.1', about: 'switch', cases: SWITCHING },
   ],
   callers: [{ tree: 'callers', cases: CALLERS }],
 };
@@ -103,12 +109,15 @@ function chosen(rounds: readonly Round[], words: readonly string[]): Round[] {
     const names = words.filter((word) => values.some((value) => named(value) === word));
     return values.filter((value) => names.length === 0 || names.includes(named(value)!));
   };
-  const settings = new Set<string | undefined>(rounds.flatMap((round) => [round.tree, round.forwarder]));
+  const settings = new Set<string | undefined>(
+    rounds.flatMap((round) => [round.tree, round.forwarder, round.about]),
+  );
   const texts = words.filter((word) => !settings.has(word));
   const wanted = ({ name }: Case): boolean => texts.length === 0 || texts.some((text) => name.includes(text));
+  const ofTree = only(rounds, ({ tree }) => tree);
   const some = only(
-    only(rounds, ({ tree }) => tree),
-    ({ forwarder }) => forwarder,
+    only(ofTree, ({ forwarder }) => forwarder),
+    ({ about }) => about,
   );
   return some.map((round) => ({ ...round, cases: round.cases.filter(wanted) }));
 }

@@ -100,17 +100,23 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     about:
       'Asks instances of `bucatini`, `pasta` and `slirp4netns` by their API sockets, and prints their metrics in the text format of Prometheus, with labels for each instance: its process id, program, and the name of its container where Podman runs it. Without operands it asks all instances of this user that were started with --api-socket auto. An instance that does not answer is reported on standard error, and as 0 in bucatini_instance_up; the status is then 1. With --listen it serves the same by HTTP, asked anew for each request: one scrape for all containers of a user (docs/metrics.md).',
   },
+  'switch-agent': {
+    operands: '--socket PATH [OPTIONS] [BASE.json]',
+    summary: 'Switch outgoing TCP of containers that Podman starts to sockets of the host.',
+    about:
+      "Serves the containers whose OCI runtime (crun or runc) sends the listener of their seccomp profile to PATH: connect() of a TCP socket to a destination beyond the host gets a socket of the host, with the host's own speed; everything else goes through the container's network as before. --print-profile prints the profile for `podman run --security-opt seccomp=FILE`; `bucatini switch-over --switch-sockets` sets it up for all containers of a user. Runs until SIGTERM or SIGINT; its service manager keeps the listeners over a restart. docs/switching.md says what it costs and what it cannot do.",
+  },
   'switch-over': {
-    operands: '',
+    operands: '[OPTIONS]',
     summary: "Make this user's Podman and Buildah use bucatini's pasta and slirp4netns.",
     about:
-      "Links bucatini's pasta, slirp4netns and pesto into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
+      "Links bucatini's pasta, slirp4netns and pesto into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. With --switch-sockets it also writes a seccomp profile for all containers of this user and a user unit of systemd for `bucatini switch-agent`, which has to be started before the next container (docs/switching.md). Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
   },
   'switch-back': {
     operands: '',
     summary: 'Undo switch-over.',
     about:
-      'Removes exactly what switch-over made: the configuration file, the links, and those directories that it made and that are empty. A file that was edited since is left alone; switch-back then says so and exits with status 1. Works without dist and node_modules, too.',
+      'Removes exactly what switch-over made: the configuration file, the links, what --switch-sockets added, and those directories that it made and that are empty. A file that was edited since is left alone; switch-back then says so and exits with status 1. Works without dist and node_modules, too.',
   },
   bench: {
     operands: '[OPTIONS] [NEW.json]',

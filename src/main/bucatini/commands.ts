@@ -14,6 +14,7 @@ export const COMMAND_NAMES = [
   'stats',
   'policy',
   'metrics',
+  'switch-agent',
   'switch-over',
   'switch-back',
   'bench',

@@ -39,7 +39,7 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
       return 0;
     }
     const { settings, operands } = parsed;
-    if (startsEngine(command) && mayNeedLogFormat(settings.logFormat)) {
+    if ((startsEngine(command) || command === 'switch-agent') && mayNeedLogFormat(settings.logFormat)) {
       const { logWriter } = await import('../host/log-format.ts');
       const writer = logWriter(settings.logFormat, { program: command, version: ownVersion() });
       if (writer !== undefined) useLogWriter(writer.log);
@@ -67,6 +67,8 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         return await (await import('./metrics.ts')).metrics(settings, operands);
       case 'top':
         return await (await import('./top/top.ts')).top(settings, operands, env);
+      case 'switch-agent':
+        return await (await import('./switch-agent.ts')).switchAgent(settings, operands, env);
       case 'switch-over':
       case 'switch-back': {
         refuseOperands(operands);
@@ -87,7 +89,8 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
             }
           },
         };
-        const status = command === 'switch-over' ? switchOver(options) : switchBack(options);
+        const status =
+          command === 'switch-over' ? switchOver(options, settings.switchSockets) : switchBack(options);
         if (unprinted !== undefined) throw unprinted;
         return status;
       }

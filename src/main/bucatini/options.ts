@@ -93,6 +93,11 @@ export interface Settings extends EgressOptions, CaptureOptions, SwitchOptions {
   readonly container?: string;
   /** Where metrics are served; absent: nowhere. */
   readonly metrics?: ListenAddress;
+  /** Of `switch-agent`. */
+  readonly socket?: string;
+  readonly interface?: string;
+  /** The profile to begin with; empty: Podman's own. */
+  readonly printProfile?: string;
   /** Of `metrics`. */
   readonly all?: boolean;
   readonly listen?: ListenAddress;
@@ -312,7 +317,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     commands: ['run'],
     set: fixed('switchSockets', true),
   },
-  { ...NO_SWITCH_OPTION, group: 'Connections', repeatable: true, commands: ['run'] },
+  { ...NO_SWITCH_OPTION, group: 'Connections', repeatable: true, commands: ['run', 'switch-agent'] },
   {
     name: 'host-loopback',
     value: 'ADDR|gateway|none',
@@ -458,6 +463,41 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('metrics', parseListenAddress),
   },
   {
+    name: 'socket',
+    value: 'PATH',
+    group: 'Connections',
+    help: "Unix socket that OCI runtimes send the listeners of containers to: `listenerPath` of the containers' seccomp profile. A socket of that name that nobody listens on is replaced. A socket unit of systemd may pass it instead.",
+    commands: ['switch-agent'],
+    set: parsed('socket', parseSocketPath),
+  },
+  {
+    name: 'interface',
+    value: 'NAME',
+    group: 'Connections',
+    help: 'Host interface that switched connections leave through; destinations that the host reaches through another one are not switched.',
+    default: "that of the host's route to the destination",
+    commands: ['switch-agent'],
+    set: parsed('interface', parseInterfaceName),
+  },
+  {
+    name: 'print-profile',
+    value: 'BASE.json',
+    optional: true,
+    group: 'Output',
+    help: "Print the seccomp profile that containers need, and end. It is BASE.json, or else Podman's own profile, with the changes that docs/switching.md lists.",
+    commands: ['switch-agent'],
+    set: (draft, text) => {
+      draft.printProfile = text;
+    },
+  },
+  {
+    name: 'switch-sockets',
+    group: 'Connections',
+    help: 'Also switch outgoing TCP of containers to sockets of the host (docs/switching.md): a seccomp profile for all containers of this user, and a user unit of systemd for `bucatini switch-agent`. Without this option they are removed.',
+    commands: ['switch-over'],
+    set: fixed('switchSockets', true),
+  },
+  {
     name: 'all',
     group: 'Output',
     help: 'All instances of this user that were started with --api-socket auto, as without operands.',
@@ -477,8 +517,8 @@ export const OPTIONS: readonly OptionSpec[] = [
     value: 'LEVEL',
     group: 'Diagnosis',
     help: `Messages on standard error: ${LOG_LEVELS.join(', ')}. Each level includes those before it.`,
-    default: 'warning for run, info for attach',
-    commands: ENGINE,
+    default: 'warning for run, info for attach and switch-agent',
+    commands: [...ENGINE, 'switch-agent'],
     set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
   },
   {
@@ -516,7 +556,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     group: 'Diagnosis',
     help: LOG_FORMAT_OPTION.help,
     default: LOG_FORMAT_OPTION.default,
-    commands: ENGINE,
+    commands: [...ENGINE, 'switch-agent'],
     set: parsed('logFormat', LOG_FORMAT_OPTION.parse),
   },
   {
@@ -657,7 +697,7 @@ function complete(command: CommandName, { lineOptions, ...draft }: Draft): Setti
     ...draft,
   };
   checkTogether(settings);
-  checkSwitching({ ...settings, ...(lineOptions && { lineOptions }) });
+  if (command !== 'switch-agent') checkSwitching({ ...settings, ...(lineOptions && { lineOptions }) });
   return Object.freeze(settings);
 }
 

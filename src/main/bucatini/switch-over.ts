@@ -6,10 +6,13 @@
  *   XDG_DATA_HOME/bucatini/helpers/       links pasta, slirp4netns and pesto to those in bin/
  *   XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf
  *                                         [engine] helper_binaries_dir = [that directory, those before...]
+ *   with --switch-sockets (switch-units.ts):
+ *   XDG_DATA_HOME/bucatini/switch-sockets.json   the profile, which the drop-in names
+ *   XDG_CONFIG_HOME/systemd/user/         units of the agent, unless a package has them
  *
  * The first line of this drop-in contains a digest of the rest. So a file that another program or the user
  * wrote or edited is recognised and never changed. The second line lists the directories that were made for
- * it, so that exactly those are removed later.
+ * it, so that exactly those are removed later; the third one lists the other files, with digests.
  *
  * Podman 5 reads the drop-ins of one directory after the other, the user's directory last. Podman 6 sorts the
  * drop-ins of all directories by file name, so it may read a file of the machine after ours. Only Podman
@@ -35,6 +38,7 @@ import {
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { UsageError } from '../cli/values.ts';
+import { AGENT_UNIT, agentSocket, switchedFiles, type WantedFile } from './switch-units.ts';
 
 /** Names of the programs that Podman, Buildah and similar programs start. */
 const HELPER_NAMES = ['pasta', 'slirp4netns', 'pesto'] as const;
@@ -42,6 +46,11 @@ const DROP_IN = '50-bucatini.conf';
 const SIGNED =
   /^# Written by bucatini switch-over \(sha256 ([0-9a-f]{64})\); bucatini switch-back takes it away\.\n/;
 const MADE = /^# Directories made for it: (\[.*\])$/m;
+/** Path, digest, path, digest ... */
+const FILES = /^# Files made for it: (\[.*\])$/m;
+const PROFILE_NAME = 'switch-sockets.json';
+/** Directories with links that `systemctl --user enable` makes to the units. */
+const WANTS = ['default.target.wants', 'sockets.target.wants'] as const;
 /**
  * The directories that Podman and Buildah search by default.
  * @source containers.conf(5), helper_binaries_dir
@@ -61,6 +70,8 @@ export interface SwitchOptions {
   readonly binDir: string;
   /** Configuration directories of the machine, in the order in which they are read. Tests set others. */
   readonly systemDirs?: readonly string[];
+  /** Where Podman's own seccomp profile is. Tests set others. */
+  readonly podmanProfiles?: readonly string[];
   /** The pasta that Podman finds. undefined: there is no Podman, or it does not report one. */
   podmanPasta?(): string | undefined;
   print(line: string): void;
@@ -95,14 +106,19 @@ interface Places {
   readonly config: string;
   readonly dropIn: string;
   readonly helpers: string;
+  readonly profile: string;
+  /** Directory of the user's units of systemd. */
+  readonly units: string;
 }
 
 /**
  * Do the switch-over.
+ * @param sockets  also for the sockets of containers (--switch-sockets); without it, what was made for them is
+ *   removed
  * @returns the exit status: 0, or 1 if Podman still finds another pasta
  * @throws UsageError if a file or link of another program is in the way; nothing has been changed then
  */
-export function switchOver(options: SwitchOptions): number {
+export function switchOver(options: SwitchOptions, sockets = false): number {
   const { print } = options;
   const places = placesOf(options);
   const present = ourDropIn(places.dropIn);
@@ -114,10 +130,15 @@ export function switchOver(options: SwitchOptions): number {
   }));
 
   const madeBefore = present === undefined ? [] : madeOf(present);
-  const absent = [...missingDirectories(dirname(places.dropIn)), ...missingDirectories(places.helpers)];
-  const made = [...new Set([...madeBefore, ...absent])];
   const others = configuredDirectories(options, places);
-  const text = signed(dropInText(places.helpers, others.directories, made));
+  const filesBefore = ourFiles(present);
+  const files = sockets ? wantedFiles(options, places, others.profile) : [];
+  for (const file of files) if (!filesBefore.includes(file.path)) requireFree(file);
+  const obsolete = filesBefore.filter((path) => !files.some((file) => file.path === path));
+  const parents = [places.dropIn, `${places.helpers}/-`, ...files.map(({ path }) => path)].map(dirname);
+  const absent = [...new Set(parents.flatMap(missingDirectories))];
+  const made = [...new Set([...madeBefore, ...absent])];
+  const text = signed(dropInText(places, others.directories, made, files));
 
   let changes = 0;
   for (const path of absent) {
@@ -133,6 +154,13 @@ export function switchOver(options: SwitchOptions): number {
     print(`linked   ${path} -> ${target}`);
     changes++;
   }
+  for (const { path, text } of files) {
+    if (textOf(path) === text) continue;
+    writeFileSync(`${path}.new`, text, { mode: 0o644 });
+    renameSync(`${path}.new`, path);
+    print(`wrote    ${path}`);
+    changes++;
+  }
   if (present !== text) {
     // Replace the file atomically: Podman may read it at any moment.
     writeFileSync(`${places.dropIn}.new`, text, { mode: 0o644 });
@@ -140,10 +168,19 @@ export function switchOver(options: SwitchOptions): number {
     print(`wrote    ${places.dropIn}`);
     changes++;
   }
+  // The profile is removed after the drop-in that names it.
+  changes += removeFiles(obsolete, places, print);
   for (const later of others.later)
     print(
       `note     ${later} also sets helper_binaries_dir and is read after ours (by Podman 6, or by every version): add "${places.helpers}" there in front`,
     );
+  for (const later of sockets ? others.laterProfile : [])
+    print(`note     ${later} also sets seccomp_profile and is read after ours: take it out there`);
+  if (sockets) {
+    print(`START    systemctl --user daemon-reload && systemctl --user enable --now ${AGENT_UNIT}`);
+    print(`         without it no container starts: nobody listens at ${agentSocket(options)}`);
+  }
+  if (obsolete.length > 0) print(STOP_LATER);
   const found = options.podmanPasta?.();
   if (found !== undefined && found !== `${places.helpers}/pasta`) {
     print(`NOT YET  Podman still uses ${found}; see podman info -f '{{.Host.Pasta.Executable}}'`);
@@ -171,6 +208,7 @@ export function switchBack(options: SwitchOptions): number {
   const links = HELPER_NAMES.map((name) => `${places.helpers}/${name}`).filter(
     (path) => ourLink(path, options.binDir) !== undefined,
   );
+  const files = ourFiles(present);
   if (present === undefined && links.length === 0) {
     print('Nothing to do: switch-over is not in force.');
     return 0;
@@ -183,6 +221,7 @@ export function switchBack(options: SwitchOptions): number {
     unlinkSync(path);
     print(`removed  ${path}`);
   }
+  removeFiles(files, places, print);
   for (const path of (present === undefined ? [] : madeOf(present)).toSorted((a, b) => b.length - a.length)) {
     if (!existsSync(path)) continue;
     if (readdirSync(path).length > 0) {
@@ -192,8 +231,78 @@ export function switchBack(options: SwitchOptions): number {
     rmdirSync(path);
     print(`removed  ${path}`);
   }
+  if (files.length > 0) print(STOP_LATER);
   print('New containers of this user use the stock tools again; running ones keep their network.');
   return 0;
+}
+
+const STOP_LATER = `STOP     systemctl --user stop ${AGENT_UNIT}.socket ${AGENT_UNIT}, once no container runs that was started with it
+         (those cannot open a connection without it), then systemctl --user daemon-reload`;
+
+/** Remove files of ours, and links to units among them. @returns how many */
+function removeFiles(paths: readonly string[], { units }: Places, print: SwitchOptions['print']): number {
+  const enabled = paths
+    .filter((path) => dirname(path) === units)
+    .flatMap((path) => WANTS.map((wants) => `${units}/${wants}/${basename(path)}`))
+    .filter((path) => lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink());
+  const present = [...enabled, ...paths.filter((path) => existsSync(path))];
+  for (const path of present) {
+    unlinkSync(path);
+    print(`removed  ${path}`);
+  }
+  return present.length;
+}
+
+function wantedFiles(
+  { env, uid, binDir, podmanProfiles }: SwitchOptions,
+  { profile, units }: Places,
+  base: string | undefined,
+): readonly WantedFile[] {
+  try {
+    return switchedFiles({
+      env,
+      uid,
+      binDir,
+      profile,
+      units,
+      base,
+      ...(podmanProfiles && { podmanProfiles }),
+    });
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError(`--switch-sockets: ${error.message}`);
+  }
+}
+
+/** The text of a file; undefined: there is none. */
+function textOf(path: string): string | undefined {
+  return lstatSync(path, { throwIfNoEntry: false })?.isFile() ? readFileSync(path, 'utf8') : undefined;
+}
+
+/** @throws UsageError if another file is where one of ours is to be */
+function requireFree({ path, text }: WantedFile): void {
+  // A run that was interrupted may have left the same text.
+  if (lstatSync(path, { throwIfNoEntry: false }) !== undefined && textOf(path) !== text)
+    throw new UsageError(`${path}: was not written by switch-over; move it away`);
+}
+
+/**
+ * The other files that our drop-in names; some may be missing.
+ * @throws UsageError if one is not as we wrote it
+ */
+function ourFiles(dropIn: string | undefined): readonly string[] {
+  const list = JSON.parse(FILES.exec(dropIn ?? '')?.[1] ?? '[]') as string[];
+  const paths: string[] = [];
+  for (let i = 0; i + 1 < list.length; i += 2) {
+    const path = list[i]!;
+    if (
+      lstatSync(path, { throwIfNoEntry: false }) !== undefined &&
+      sha256(textOf(path) ?? '') !== list[i + 1]
+    )
+      throw new UsageError(`${path}: was edited after switch-over wrote it; move it away, then repeat`);
+    paths.push(path);
+  }
+  return paths;
 }
 
 function placesOf({ env, uid }: Omit<SwitchOptions, 'print'>): Places {
@@ -211,12 +320,16 @@ function placesOf({ env, uid }: Omit<SwitchOptions, 'print'>): Places {
       throw new UsageError(`${name} ${JSON.stringify(value)}: is not an absolute path`);
     return value.replace(/\/+$/, '');
   };
-  const config = `${base('XDG_CONFIG_HOME', '.config')}/containers`;
+  const configHome = base('XDG_CONFIG_HOME', '.config');
+  const config = `${configHome}/containers`;
+  const data = `${base('XDG_DATA_HOME', '.local/share')}/bucatini`;
   return {
     uid,
     config,
     dropIn: `${config}/containers.conf.d/${DROP_IN}`,
-    helpers: `${base('XDG_DATA_HOME', '.local/share')}/bucatini/helpers`,
+    helpers: `${data}/helpers`,
+    profile: `${data}/${PROFILE_NAME}`,
+    units: `${configHome}/systemd/user`,
   };
 }
 
@@ -264,13 +377,18 @@ function missingDirectories(path: string): string[] {
 
 const madeOf = (text: string): string[] => JSON.parse(MADE.exec(text)?.[1] ?? '[]') as string[];
 
-/**
- * The value of helper_binaries_dir without our drop-in, and the files that set it and are read after ours.
- */
-function configuredDirectories(
-  options: SwitchOptions,
-  { uid, config, dropIn }: Places,
-): { directories: readonly string[]; later: readonly string[] } {
+/** What is configured without our drop-in. */
+interface Configured {
+  /** helper_binaries_dir. */
+  readonly directories: readonly string[];
+  /** Files that set it and are read after ours. */
+  readonly later: readonly string[];
+  /** seccomp_profile; undefined: not set. */
+  readonly profile: string | undefined;
+  readonly laterProfile: readonly string[];
+}
+
+function configuredDirectories(options: SwitchOptions, { uid, config, dropIn }: Places): Configured {
   const files = [...(options.systemDirs ?? ['/usr/share/containers', '/etc/containers']), config].flatMap(
     (dir) => [
       `${dir}/containers.conf`,
@@ -279,16 +397,22 @@ function configuredDirectories(
     ],
   );
   let directories: readonly string[] = DEFAULT_DIRECTORIES;
+  let profile: string | undefined;
   const later: string[] = [];
+  const laterProfile: string[] = [];
   for (const file of files) {
     if (file === dropIn) continue;
-    const list = helperDirectories(file);
-    if (list === undefined) continue;
-    const isDropIn = dirname(file).includes('.conf.d');
-    if (isDropIn && basename(file) > DROP_IN) later.push(file);
-    if (dirname(file) !== dirname(dropIn) || file < dropIn) directories = list;
+    const { directories: list, profile: named } = settingsOf(file);
+    const isLater = dirname(file).includes('.conf.d') && basename(file) > DROP_IN;
+    const isEarlier = dirname(file) !== dirname(dropIn) || file < dropIn;
+    if (isLater && list !== undefined) later.push(file);
+    if (isLater && named !== undefined) laterProfile.push(file);
+    if (isEarlier) {
+      directories = list ?? directories;
+      profile = named ?? profile;
+    }
   }
-  return { directories, later };
+  return { directories, later, profile: profile || undefined, laterProfile };
 }
 
 /** Directories of the machine's drop-ins for root only, or for other users and for this user. */
@@ -306,30 +430,49 @@ function dropIns(dir: string): string[] {
 }
 
 /**
- * The value of helper_binaries_dir in a file.
- * @returns undefined if the file does not set it, or this user (and so their Podman) may not read it
+ * The values of helper_binaries_dir and seccomp_profile in a file: undefined if the file does not set them, or this
+ * user (and so their Podman) may not read it.
  */
-function helperDirectories(file: string): readonly string[] | undefined {
+function settingsOf(file: string): Partial<Pick<Configured, 'directories' | 'profile'>> {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
   } catch {
-    return undefined;
+    return {};
   }
+  const directories = helperDirectories(text);
+  const profile = /^\s*seccomp_profile\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*')/m.exec(text)?.[1];
+  return {
+    ...(directories && { directories }),
+    ...(profile && { profile: stringOfToml(profile) }),
+  };
+}
+
+/** A basic or literal string of TOML. JSON's escapes are among those of TOML. */
+const stringOfToml = (text: string): string =>
+  text.startsWith('"') ? (JSON.parse(text) as string) : text.slice(1, -1);
+
+function helperDirectories(text: string): readonly string[] | undefined {
   const list = /^\s*helper_binaries_dir\s*=\s*\[([^\]]*)\]/m.exec(text)?.[1];
   if (list === undefined) return undefined;
   const uncommented = list.replace(/^\s*#.*$/gm, '');
-  return [...uncommented.matchAll(/"((?:[^"\\]|\\.)*)"|'([^']*)'/g)].map((m) =>
-    m[1] === undefined ? m[2]! : (JSON.parse(`"${m[1]}"`) as string),
-  );
+  return [...uncommented.matchAll(/"(?:[^"\\]|\\.)*"|'[^']*'/g)].map(([word]) => stringOfToml(word));
 }
 
-function dropInText(helpers: string, others: readonly string[], made: readonly string[]): string {
+function dropInText(
+  { helpers, profile }: Places,
+  others: readonly string[],
+  made: readonly string[],
+  files: readonly WantedFile[],
+): string {
+  const digests = files.flatMap(({ path, text }) => [path, sha256(text)]);
   // JSON strings and arrays are also valid TOML strings and arrays.
   return [
     `# Directories made for it: ${JSON.stringify(made)}`,
+    ...(files.length > 0 ? [`# Files made for it: ${JSON.stringify(digests)}`] : []),
     '[engine]',
     `helper_binaries_dir = ${JSON.stringify([helpers, ...others.filter((dir) => dir !== helpers)])}`,
+    ...(files.length > 0 ? ['[containers]', `seccomp_profile = ${JSON.stringify(profile)}`] : []),
     '',
   ].join('\n');
 }

@@ -34,6 +34,8 @@ const START_LIMIT_MS = 60_000;
 
 /** How long an answer of the supervisor may take. */
 const ANSWER_LIMIT_MS = 5000;
+/** The same for its counters: who asks for metrics does not wait long. */
+const REPORT_LIMIT_MS = 1000;
 /** Most flows of one answer: a line of some ten kilobytes. */
 const FLOWS_OF_A_PAGE = 256;
 
@@ -158,7 +160,7 @@ export class SwitchControl implements SwitchedConnections {
   }
 
   async #report(active: boolean): Promise<AnswerOf<'report'> | undefined> {
-    const report = await this.#ask({ kind: 'report', active });
+    const report = await this.#ask({ kind: 'report', active }, REPORT_LIMIT_MS);
     if (report === undefined) return undefined;
     const { switched, passed, refused, failed } = report.counters;
     this.#counts = {
@@ -187,12 +189,13 @@ export class SwitchControl implements SwitchedConnections {
   /** @returns undefined: the supervisor does not answer */
   async #ask<Kind extends Answer['kind']>(
     question: { readonly kind: Kind } & Question<Kind>,
+    limitMs = ANSWER_LIMIT_MS,
   ): Promise<AnswerOf<Kind> | undefined> {
     if (!this.#begun || this.#hasEnded) return undefined;
     const ask = ++this.#asked;
     const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
     this.#answers.set(ask, resolve);
-    const limit = setTimeout(() => resolve(undefined), ANSWER_LIMIT_MS);
+    const limit = setTimeout(() => resolve(undefined), limitMs);
     this.#send({ ...question, ask } as unknown as ToSupervisor);
     const answer = await promise;
     clearTimeout(limit);
