@@ -57,7 +57,6 @@ export class Destinations {
   readonly #outbound: Outbound;
   readonly #host = new RouteSocket();
   readonly #monitor = new RouteMonitor();
-  readonly #inside: RoutesInside;
   readonly #routes = new Map<string, HostRoute | undefined>();
   /** Names by index. */
   #links = new Map<number, string>();
@@ -67,10 +66,9 @@ export class Destinations {
    * @param excluded  ranges that stay inside, as parseRange() reads them
    * @throws SysError
    */
-  constructor(excluded: readonly string[], outbound: Outbound, inside: RoutesInside) {
+  constructor(excluded: readonly string[], outbound: Outbound) {
     this.#excluded = excluded.map(parseRange);
     this.#outbound = outbound;
-    this.#inside = inside;
   }
 
   /** Descriptor that is readable when the host's network has changed; changed() then has to be called. */
@@ -88,10 +86,10 @@ export class Destinations {
   /**
    * The way to a destination, if a socket of the host may take it.
    * @param address  four words, IPv4 as v4-mapped
-   * @param thread   the thread that connects
+   * @param routes   of the container
    * @returns undefined: it may not
    */
-  routeTo(address: Uint32Array, thread: number): HostRoute | undefined {
+  routeTo(address: Uint32Array, routes: RoutesInside): HostRoute | undefined {
     if (
       isSpecial(address) ||
       this.#excluded.some(({ words, length }) => sharesPrefix(words, address, length))
@@ -107,7 +105,7 @@ export class Destinations {
       this.#routes.set(text, route);
     }
     if (route === undefined) return undefined;
-    const inside = this.#inside.routeTo(address, thread);
+    const inside = routes.routeTo(address);
     // Without a gateway inside, it is a neighbour of the container. If it is the host's neighbour too, the container
     // has a copy of the host's addresses (pasta); else it is on a network inside, such as a bridge.
     if (inside === undefined || (inside.isOnLink && !route.isOnLink)) return undefined;

@@ -1,9 +1,9 @@
 /**
  * Where a destination lies in a container's network namespace: beyond its TAP, or elsewhere, such as on a bridge
- * or in a tunnel inside. Read from /proc/THREAD/net: the main table.
+ * or in a tunnel inside. Read from /proc/PROCESS/net: the main table.
  */
 import { addressSetIpv4, addressText, isV4Mapped, sharesPrefix } from '../proto/address.ts';
-import type { Threads } from '../sys/peer-process.ts';
+import type { HeldFile } from '../sys/peer-process.ts';
 
 /** <linux/route.h>, <linux/ipv6_route.h> */
 const RTF_UP = 1;
@@ -25,6 +25,8 @@ export interface InsideRoute {
 }
 
 const NO_ROUTE: InsideRoute = { isOnLink: false };
+type Table = Pick<HeldFile, 'read' | 'close'>;
+
 /** Routes by destination, as long as the table's text is the same. */
 interface KnownRoutes {
   text: string;
@@ -32,24 +34,34 @@ interface KnownRoutes {
 }
 const KEPT_ROUTES = 1024;
 
+/** Of one container. */
 export class RoutesInside {
-  readonly #threads: Threads;
+  readonly #table4: Table;
+  readonly #table6: Table;
   readonly #words = new Uint32Array(4);
   readonly #known4: KnownRoutes = { text: '', routes: new Map() };
   readonly #known6: KnownRoutes = { text: '', routes: new Map() };
 
-  constructor(threads: Threads) {
-    this.#threads = threads;
+  /** @param table4,table6  net/route and net/ipv6_route of a process in the container's network namespace */
+  constructor(table4: Table, table6: Table) {
+    this.#table4 = table4;
+    this.#table6 = table6;
+  }
+
+  /** The namespace may end. */
+  close(): void {
+    this.#table4.close();
+    this.#table6.close();
   }
 
   /**
-   * The route to an address in the network namespace of a thread.
+   * The route to an address in the container's network namespace.
    * @param address  four words, IPv4 as v4-mapped
    * @returns undefined: none, or not by the interface of the default route
    */
-  routeTo(address: Uint32Array, thread: number): InsideRoute | undefined {
+  routeTo(address: Uint32Array): InsideRoute | undefined {
     const isV4 = isV4Mapped(address, 0);
-    const text = this.#threads.read(`${thread}/net/${isV4 ? 'route' : 'ipv6_route'}`);
+    const text = (isV4 ? this.#table4 : this.#table6).read();
     const known = isV4 ? this.#known4 : this.#known6;
     if (known.text !== text || known.routes.size >= KEPT_ROUTES) {
       known.text = text;

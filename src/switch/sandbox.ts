@@ -39,7 +39,7 @@ import { dropCapabilitiesElsewhere, openTasks } from '../sys/thread-capabilities
 const KEPT_CAPABILITIES = [CAP_SYS_PTRACE, CAP_NET_BIND_SERVICE];
 
 const ALLOWED: readonly SyscallName[] = [
-  ...(['read', 'write', 'close', 'recvmsg', 'recvfrom', 'sendto', 'sendmsg', 'lseek'] as const),
+  ...(['read', 'pread64', 'write', 'close', 'recvmsg', 'recvfrom', 'sendto', 'sendmsg', 'lseek'] as const),
   ...([
     'connect',
     'bind',

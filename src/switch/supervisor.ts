@@ -147,6 +147,8 @@ interface Listener {
   readonly container: Container;
   /** The container's network namespace, as the link in /proc shows it. */
   readonly namespace: string;
+  /** Of that namespace. */
+  readonly routes: RoutesInside;
   /** SO_NETNS_COOKIE of its sockets, once one has been seen. */
   cookie: bigint | undefined;
 }
@@ -212,11 +214,7 @@ export class Supervisor {
   constructor(loop: Loop, options: SupervisorOptions) {
     this.#loop = loop;
     this.#options = options;
-    this.#destinations = new Destinations(
-      options.noSwitch,
-      options.outbound ?? {},
-      new RoutesInside(this.#threads),
-    );
+    this.#destinations = new Destinations(options.noSwitch, options.outbound ?? {});
     loop.watch(this.#destinations.monitorFd, EPOLLIN, () => this.#destinations.changed());
     const probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     this.#hostCookie = this.#cookieOf(probe, SO_NETNS_COOKIE) ?? 0n;
@@ -241,8 +239,13 @@ export class Supervisor {
    */
   addListener(fd: number, container: Container): void {
     wakeTogether(fd);
-    const namespace = this.#threads.networkNamespace(container.processId);
-    const listener: Listener = { fd, container, namespace, cookie: undefined };
+    const { processId } = container;
+    const namespace = this.#threads.networkNamespace(processId);
+    const routes = new RoutesInside(
+      this.#threads.hold(`${processId}/net/route`),
+      this.#threads.hold(`${processId}/net/ipv6_route`),
+    );
+    const listener: Listener = { fd, container, namespace, routes, cookie: undefined };
     this.#listeners.set(fd, listener);
     this.#loop.watch(fd, EPOLLIN, (events) => this.#ready(listener, events));
   }
@@ -305,6 +308,7 @@ export class Supervisor {
     for (const waiting of this.#waiting.values())
       if (waiting.call.listener === listener) this.#forget(waiting);
     this.#listeners.delete(listener.fd);
+    listener.routes.close();
     close(listener.fd);
     this.#options.log('debug', `${listener.container.name}: no process is left`);
     this.onEnd?.(listener.container);
@@ -478,7 +482,7 @@ export class Supervisor {
     const flags = fcntlGetFlags(theirs);
     if (flags < 0 || (flags & O_ASYNC) !== 0 || isBoundToItsNetwork(theirs)) return undefined;
     sockaddrRead(u8, 0, this.#words, 0);
-    const route = this.#destinations.routeTo(this.#words, call.thread);
+    const route = this.#destinations.routeTo(this.#words, call.listener.routes);
     if (route === undefined) return undefined;
     return this.#threads.isInEpollSet(call.thread, call.descriptor) ? undefined : route;
   }
@@ -574,7 +578,7 @@ export class Supervisor {
     const bytes = family === AF_INET ? 16 : Math.min(length, 28);
     // Of a connection that is there or on its way, the kernel does not look at the address. It must not become one to
     // another place if it fails at this moment, so only the same device will do.
-    const route = this.#destinations.routeTo(this.#words, call.thread);
+    const route = this.#destinations.routeTo(this.#words, call.listener.routes);
     const device = route === undefined ? '' : this.#deviceOf(theirs);
     if (route === undefined || device !== route.device) {
       this.#answer(call, this.#refuse(-Errno.ECONNABORTED));

@@ -5,10 +5,10 @@
  *
  * A thread may end at any time, and its id may be given to another: what was read is valid if its call still
  * waits afterwards (seccomp-notify.ts).
- * @syscalls pidfd_open pidfd_getfd process_vm_readv kcmp openat read readlinkat getdents64 close
+ * @syscalls pidfd_open pidfd_getfd process_vm_readv kcmp openat read pread64 readlinkat getdents64 close
  */
 import { Errno, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY } from './constants.ts';
-import { close, read } from './io.ts';
+import { close, pread, read } from './io.ts';
 import { failed, libc, syscall4 } from './libc.ts';
 import { type NativeAddress, NativeBuffer } from './memory.ts';
 import { openat, openPath } from './path.ts';
@@ -29,6 +29,12 @@ const PIDFD_THREAD = 0x80;
 /** KCMP_EPOLL_TFD, <linux/kcmp.h>. */
 const KCMP_EPOLL_TFD = 7;
 const TEXT_BYTES = 4096;
+/** Longer than a line of the files that are read. */
+const LONG_LINE = 512;
+const KEPT_PIDFDS = 64;
+const LINE_END = 0x0a;
+const DIGIT_0 = 0x30;
+const PIDFD_GETFD = syscallNumber('pidfd_getfd');
 const ENTRIES_BYTES = 16_384;
 /** struct linux_dirent64: d_reclen u16 at +16, d_name at +19. */
 const RECLEN_AT = 16;
@@ -61,6 +67,8 @@ export function readMemoryOf(
 /** What is read of threads through a descriptor of /proc, which stays usable in an empty root. */
 export class Threads {
   readonly #proc: number;
+  /** Of the threads that were asked about last, by their numbers. */
+  readonly #pidfds = new Map<number, number>();
 
   /** @throws nothing: without /proc all functions return -errno */
   constructor() {
@@ -77,10 +85,39 @@ export class Threads {
    * @returns our descriptor, close-on-exec, or -errno; -EBADF: the thread has none of that number
    */
   duplicate(thread: number, descriptor: number): number {
-    let pidfd = pidfdOpen(thread, PIDFD_THREAD);
-    if (pidfd === -Errno.EINVAL) pidfd = pidfdOpen(this.#processOf(thread)); // before Linux 6.9
+    const kept = this.#pidfds.get(thread);
+    if (kept !== undefined) {
+      const r = syscall4(PIDFD_GETFD, kept, descriptor, 0, 0);
+      if (r !== -Errno.ESRCH) return r;
+      // It is still about the thread that had the number before.
+      this.#pidfds.delete(thread);
+      close(kept);
+    }
+    const pidfd = pidfdOpen(thread, PIDFD_THREAD);
+    if (pidfd === -Errno.EINVAL) return this.#duplicateOfProcess(thread, descriptor);
     if (pidfd < 0) return pidfd;
-    const r = syscall4(syscallNumber('pidfd_getfd'), pidfd, descriptor, 0, 0);
+    this.#keep(thread, pidfd);
+    return syscall4(PIDFD_GETFD, pidfd, descriptor, 0, 0);
+  }
+
+  #keep(thread: number, pidfd: number): void {
+    if (this.#pidfds.size >= KEPT_PIDFDS)
+      for (const [oldest, fd] of this.#pidfds) {
+        this.#pidfds.delete(oldest);
+        close(fd);
+        break;
+      }
+    this.#pidfds.set(thread, pidfd);
+  }
+
+  /**
+   * Before Linux 6.9. Not kept: the process may have outlived the thread, whose number another process's thread
+   * then has.
+   */
+  #duplicateOfProcess(thread: number, descriptor: number): number {
+    const pidfd = pidfdOpen(this.#processOf(thread));
+    if (pidfd < 0) return pidfd;
+    const r = syscall4(PIDFD_GETFD, pidfd, descriptor, 0, 0);
     close(pidfd);
     return r;
   }
@@ -97,8 +134,18 @@ export class Threads {
 
   /** O_CLOEXEC if a descriptor of the thread has it, else 0. */
   closeOnExec(thread: number, descriptor: number): number {
-    const flags = /^flags:\s+0*([0-7]+)$/m.exec(this.read(`${thread}/fdinfo/${descriptor}`))?.[1];
-    return flags !== undefined && (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0 ? O_CLOEXEC : 0;
+    const fd = openat(this.#proc, `${thread}/fdinfo/${descriptor}`, O_RDONLY);
+    if (fd < 0) return 0;
+    const bytes = read(fd, text.address, TEXT_BYTES);
+    close(fd);
+    // "pos:\t0\nflags:\t02000002\n": octal.
+    const { u8 } = text;
+    let at = 0;
+    while (at < bytes && u8[at] !== LINE_END) at++;
+    while (at < bytes && (u8[at]! < DIGIT_0 || u8[at]! > DIGIT_0 + 7)) at++;
+    let flags = 0;
+    for (; at < bytes && u8[at] !== LINE_END; at++) flags = flags * 8 + u8[at]! - DIGIT_0;
+    return flags & O_CLOEXEC;
   }
 
   /** The thread's network namespace, as "net:[inode]"; empty: not known. */
@@ -182,11 +229,67 @@ export class Threads {
     for (;;) {
       const bytes = read(fd, text.address, TEXT_BYTES);
       if (bytes > 0) whole += latin1(bytes);
-      // Small files come whole; of others each read returns whole lines.
-      if (bytes <= 0 || whole.length > 1024 * 1024) break;
+      // The kernel fills the room with whole lines: with room for a further one, it has none.
+      if (bytes < TEXT_BYTES - LONG_LINE || whole.length > 1024 * 1024) break;
     }
     close(fd);
     return whole;
+  }
+
+  /** Keep a file below /proc open, to be read again and again. */
+  hold(path: string): HeldFile {
+    return new HeldFile(openat(this.#proc, path, O_RDONLY));
+  }
+}
+
+/**
+ * A file of /proc that is kept open. It is about the process, or the namespace, that it was opened of; the
+ * namespace stays as long as the file is open.
+ */
+export class HeldFile {
+  readonly #fd: number;
+  #words = new Uint32Array(0);
+  #bytes = 0;
+  #text = '';
+
+  /** @param fd  or -errno: then the file is empty */
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** What the file has now: one and the same text as long as that does not change. */
+  read(): string {
+    const bytes = pread(this.#fd, text.address, TEXT_BYTES, 0);
+    if (bytes >= TEXT_BYTES - LONG_LINE) return this.#readOn(bytes);
+    for (let at = bytes; at > 0 && (at & 3) !== 0; at++) text.u8[at] = 0;
+    if (bytes !== this.#bytes || !this.#isSame()) {
+      this.#bytes = bytes;
+      this.#text = bytes > 0 ? latin1(bytes) : '';
+      this.#words = text.u32.slice(0, (Math.max(bytes, 0) + 3) >> 2);
+    }
+    return this.#text;
+  }
+
+  /** Whether `text` has the words of the last time. */
+  #isSame(): boolean {
+    const words = this.#words;
+    for (let i = 0; i < words.length; i++) if (text.u32[i] !== words[i]) return false;
+    return true;
+  }
+
+  #readOn(first: number): string {
+    let whole = latin1(first);
+    for (let bytes = first; bytes > 0 && whole.length < 1024 * 1024; ) {
+      bytes = pread(this.#fd, text.address, TEXT_BYTES, whole.length);
+      if (bytes > 0) whole += latin1(bytes);
+    }
+    this.#bytes = 0;
+    if (whole !== this.#text) this.#text = whole;
+    return this.#text;
+  }
+
+  close(): void {
+    if (this.#fd >= 0) close(this.#fd);
   }
 }
 

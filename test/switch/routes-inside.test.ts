@@ -4,7 +4,6 @@ import { describe, expect, it } from 'vitest';
 import { addressParse, sharesPrefix } from '../../src/proto/address.ts';
 import { parseRange } from '../../src/switch/destinations.ts';
 import { RoutesInside } from '../../src/switch/routes-inside.ts';
-import type { Threads } from '../../src/sys/peer-process.ts';
 
 const words = (text: string): Uint32Array => {
   const address = new Uint32Array(4);
@@ -45,7 +44,8 @@ const TABLE6 = [
 ].join('');
 
 function inside(files: Readonly<Record<string, string>>): RoutesInside {
-  return new RoutesInside({ read: (path: string) => files[path] ?? '' } as unknown as Threads);
+  const table = (path: string) => ({ read: () => files[path] ?? '', close: () => {} });
+  return new RoutesInside(table('7/net/route'), table('7/net/ipv6_route'));
 }
 const BOTH = { '7/net/route': TABLE4, '7/net/ipv6_route': TABLE6 };
 
@@ -62,23 +62,23 @@ describe('a destination inside', () => {
     ['fd99::1', undefined, 'on a bridge, IPv6'],
   ] as const)('%s: %o, %s', (address, expected, where) => {
     const routes = inside(BOTH);
-    expect(routes.routeTo(words(address), 7), where).toEqual(expected);
-    expect(routes.routeTo(words(address), 7)).toEqual(expected); // the second answer is a kept one
+    expect(routes.routeTo(words(address)), where).toEqual(expected);
+    expect(routes.routeTo(words(address))).toEqual(expected); // the second answer is a kept one
   });
 
   it('a changed table is noticed at the next destination', () => {
     const files: Record<string, string> = { ...BOTH };
     const routes = inside(files);
-    expect(routes.routeTo(words('198.51.100.1'), 7)).toBeDefined();
+    expect(routes.routeTo(words('198.51.100.1'))).toBeDefined();
     files['7/net/route'] = `${TABLE4}${row4('wg0', '006433C6', '00000000', '0001', 0, '00FFFFFF')}`;
-    expect(routes.routeTo(words('198.51.100.1'), 7)).toBeUndefined();
+    expect(routes.routeTo(words('198.51.100.1'))).toBeUndefined();
   });
 
   it('without a default route, or without a table, nothing is beyond', () => {
     const only = HEAD4 + row4('tap0', '0002000A', '00000000', '0001', 0, '00FFFFFF');
-    expect(inside({ '7/net/route': only }).routeTo(words('10.0.2.9'), 7)).toBeUndefined();
-    expect(inside({}).routeTo(words('10.0.2.9'), 7)).toBeUndefined();
-    expect(inside({ '7/net/route': 'nonsense\nmore' }).routeTo(words('10.0.2.9'), 7)).toBeUndefined();
+    expect(inside({ '7/net/route': only }).routeTo(words('10.0.2.9'))).toBeUndefined();
+    expect(inside({}).routeTo(words('10.0.2.9'))).toBeUndefined();
+    expect(inside({ '7/net/route': 'nonsense\nmore' }).routeTo(words('10.0.2.9'))).toBeUndefined();
   });
 
   it('of two default routes the one with the lower metric counts', () => {
@@ -87,7 +87,7 @@ describe('a destination inside', () => {
       row4('wlan0', '00000000', '0102000A', '0003', 600, '00000000'),
       row4('tap0', '00000000', '0202000A', '0003', 100, '00000000'),
     ].join('');
-    expect(inside({ '7/net/route': two }).routeTo(words('203.0.113.5'), 7)).toEqual({ isOnLink: false });
+    expect(inside({ '7/net/route': two }).routeTo(words('203.0.113.5'))).toEqual({ isOnLink: false });
   });
 });
 
