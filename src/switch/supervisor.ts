@@ -147,6 +147,8 @@ interface Listener {
   readonly container: Container;
   /** The container's network namespace, as the link in /proc shows it. */
   readonly namespace: string;
+  /** It is the host's: the container has the host's network anyway, and all its sockets are the host's. */
+  readonly isOnHostNetwork: boolean;
   /** SO_NETNS_COOKIE of its sockets, once one has been seen. */
   cookie: bigint | undefined;
 }
@@ -204,6 +206,8 @@ export class Supervisor {
   readonly #cookie = new NativeBuffer(8);
   readonly #deviceName = new NativeBuffer(16);
   readonly #hostCookie: bigint;
+  /** The host's network namespace, as the link in /proc shows it. */
+  readonly #hostNamespace: string;
   #asked = 0;
   #sweeps = false;
   readonly counters: SwitchCounters = { switched: 0, passed: 0, refused: 0, failed: 0 };
@@ -221,6 +225,7 @@ export class Supervisor {
     const probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     this.#hostCookie = this.#cookieOf(probe, SO_NETNS_COOKIE) ?? 0n;
     close(probe);
+    this.#hostNamespace = this.#threads.networkNamespace(process.pid);
     if (this.#hostCookie === 0n)
       throw new Error('socket switching needs SO_NETNS_COOKIE, which Linux has from 5.14 on');
   }
@@ -242,7 +247,8 @@ export class Supervisor {
   addListener(fd: number, container: Container): void {
     wakeTogether(fd);
     const namespace = this.#threads.networkNamespace(container.processId);
-    const listener: Listener = { fd, container, namespace, cookie: undefined };
+    const isOnHostNetwork = namespace !== '' && namespace === this.#hostNamespace;
+    const listener: Listener = { fd, container, namespace, isOnHostNetwork, cookie: undefined };
     this.#listeners.set(fd, listener);
     this.#loop.watch(fd, EPOLLIN, (events) => this.#ready(listener, events));
   }
@@ -335,7 +341,7 @@ export class Supervisor {
       ...{ listener, idLow, idHigh, thread, descriptor, name },
       length: name === 'listen' ? 0 : third,
     };
-    if (found === undefined || thread === 0) {
+    if (found === undefined || thread === 0 || listener.isOnHostNetwork) {
       this.#pass(call);
       return;
     }
@@ -483,13 +489,15 @@ export class Supervisor {
     return this.#threads.isInEpollSet(call.thread, call.descriptor) ? undefined : route;
   }
 
-  /** Whether a socket belongs to the container's own network namespace, not to one inside it. */
+  /**
+   * Whether a socket belongs to the container's own network namespace, not to one inside it, and its thread is there
+   * as well: the routes inside are read of the thread, and in a namespace of its own a program makes what routes it
+   * likes, also where the container has none.
+   */
   #isContainers({ listener, thread }: Call, namespace: bigint): boolean {
-    if (listener.cookie === undefined) {
-      if (listener.namespace === '' || this.#threads.networkNamespace(thread) !== listener.namespace)
-        return false;
-      listener.cookie = namespace;
-    }
+    if (listener.namespace === '' || this.#threads.networkNamespace(thread) !== listener.namespace)
+      return false;
+    listener.cookie ??= namespace;
     return namespace === listener.cookie;
   }
 
