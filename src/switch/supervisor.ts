@@ -36,6 +36,7 @@ import {
   SO_BINDTODEVICE,
   SO_COOKIE,
   SO_DOMAIN,
+  SO_ERROR,
   SO_NETNS_COOKIE,
   SO_PROTOCOL,
   SO_TYPE,
@@ -43,6 +44,8 @@ import {
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
+  TCP_CLOSE,
+  TCP_INFO,
 } from '../sys/constants.ts';
 import { close, fcntlGetFlags, setNonBlocking } from '../sys/io.ts';
 import { NativeBuffer } from '../sys/memory.ts';
@@ -667,7 +670,8 @@ export class Supervisor {
     }
     this.#address.u8.set(address);
     const isBlocking = (fcntlGetFlags(socket) & O_NONBLOCK) === 0;
-    const r = connectWithoutWaiting(socket, isBlocking, this.#address.address, address.length);
+    const r =
+      failureOf(socket) ?? connectWithoutWaiting(socket, isBlocking, this.#address.address, address.length);
     if (r === -Errno.EALREADY || r === -Errno.EINPROGRESS) return;
     if (r < 0 && r !== -Errno.EISCONN && waiting.isHosts) this.counters.failed++;
     this.#answer(call, r === -Errno.EISCONN ? 0 : r);
@@ -751,6 +755,22 @@ const isTcp = (socket: number): boolean =>
 
 const isZero = (words: Uint32Array): boolean =>
   words[3] === 0 && (isV4Mapped(words, 0) || (words[0] === 0 && words[1] === 0 && words[2] === 0));
+
+/** A struct sockaddr of AF_UNSPEC: connect() to it dissolves a connection. */
+const nowhere = new NativeBuffer(16);
+
+/**
+ * Why a connection on its way has ended. connect() would tell the same of one that the peer has refused, but begins
+ * anew after a shutdown() or connect(AF_UNSPEC) of another thread, which natively end the wait as well.
+ * @returns -errno; undefined: it has not ended
+ */
+function failureOf(socket: number): number | undefined {
+  // The state is the first byte of struct tcp_info.
+  if ((getsockoptInt(socket, IPPROTO_TCP, TCP_INFO) & 0xff) !== TCP_CLOSE) return undefined;
+  const error = getsockoptInt(socket, SOL_SOCKET, SO_ERROR);
+  connect(socket, nowhere.address, 16); // as the kernel does after a failure
+  return -(error > 0 ? error : Errno.ECONNABORTED);
+}
 
 /**
  * connect(2) that does not wait. The flag belongs to the socket, which the program has too: it is set for the moment of
