@@ -187,6 +187,17 @@ def silence():
     signal.setitimer(signal.ITIMER_REAL, 0)
     seen["select says"] = [len(one) for one in select.select([s], [s], [], 0)]
 
+    # Another thread ends the wait.
+    for how in (socket.SHUT_RDWR, socket.SHUT_WR):
+        s = socket.socket()
+        ended = []
+        thread = threading.Thread(target=lambda: ended.append(raw_connect(s, nobody, 80)), daemon=True)
+        thread.start()
+        time.sleep(0.1)
+        s.shutdown(how)
+        thread.join(2)
+        seen["shutdown %d" % how] = ended
+
     class Alarm(Exception):
         pass
 
