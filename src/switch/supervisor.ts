@@ -49,7 +49,7 @@ import {
 } from '../sys/constants.ts';
 import { close, fcntlGetFlags, setNonBlocking } from '../sys/io.ts';
 import { NativeBuffer } from '../sys/memory.ts';
-import { readMemoryOf, Threads } from '../sys/peer-process.ts';
+import { isSameFile, readMemoryOf, Threads } from '../sys/peer-process.ts';
 import {
   answer,
   letPass,
@@ -239,6 +239,14 @@ export class Supervisor {
   /** How many listeners there are. */
   get listeners(): number {
     return this.#listeners.size;
+  }
+
+  /**
+   * Whether a listener is served already, under another number. To wait for a call of one that two events have been
+   * seen of would block this process, and all containers with it.
+   */
+  serves(fd: number): boolean {
+    return [...this.#listeners.keys()].some((one) => isSameFile(one, fd));
   }
 
   /**

@@ -96,6 +96,18 @@ describeE2e('switch-agent and unusual containers', [requireTool('python3', 'apt 
     expect(await ask(one, `connect('${PEER4}', ${PORT.echo})`)).toBe('inside connected');
   });
 
+  it('a listener that comes twice: the container and others are served', async () => {
+    const [one, other] = await Promise.all([
+      begin('twice', ['env', 'TWICE=1', 'unshare', '-Urn']),
+      begin('other', ['unshare', '-Urn']),
+    ]);
+    for (const each of [one, one, other, one, other])
+      expect(await ask(each, `connect('${PEER4}', ${PORT.echo})`)).toBe('inside Network is unreachable');
+    expect(agent.printed().stderr).toContain(
+      'refused the message of an OCI runtime: twice: it is served already',
+    );
+  });
+
   it('a container without a network gets none by what it makes itself', async () => {
     const one = await begin('none', ['unshare', '-Urn']);
     expect(await ask(one, `connect('${PEER4}', ${PORT.echo})`)).toBe('inside Network is unreachable');

@@ -132,6 +132,11 @@ class Agent {
 
   /** A listener that a runtime has sent. */
   #add(fd: number, container: Container): void {
+    if (this.#supervisor.serves(fd)) {
+      this.#log('warning', `refused the message of an OCI runtime: ${container.name}: it is served already`);
+      close(fd);
+      return;
+    }
     const base = `${container.processId}-${container.name.replaceAll('~', '_')}`;
     const taken = new Set(this.#names.values());
     let name = base;
@@ -145,6 +150,10 @@ class Agent {
   /** A listener of an agent before us. */
   #takeBack(fd: number, name: string): void {
     const [, processId, container] = STORED_NAME.exec(name) ?? [];
+    if (this.#supervisor.serves(fd)) {
+      close(fd);
+      return;
+    }
     this.#serve(fd, { name: container ?? name, processId: Number(processId ?? 0) }, name);
     this.#log('info', `${container ?? name}: serving it again`);
   }
