@@ -118,11 +118,9 @@ export async function startSwitched(
     started.exited.then((status) => state.end(status));
     return { printed: () => state, finished, kill: (signal) => send({ id, kill: signal }) };
   };
-  const found = (text: string): number => {
-    const pid = descendantsOf(started.pid).find((one) =>
-      commandLine(one).some((word) => word.endsWith(text)),
-    );
-    if (pid === undefined) throw new Error(`no process ${text}`);
+  const found = (pattern: RegExp): number => {
+    const pid = descendantsOf(started.pid).find((one) => commandLine(one).some((word) => pattern.test(word)));
+    if (pid === undefined) throw new Error(`no process ${pattern}`);
     return pid;
   };
   return {
@@ -141,7 +139,7 @@ export async function startSwitched(
       });
       return await Promise.race([job.finished, late]).finally(() => clearTimeout(timer));
     },
-    supervisorPid: () => found('switch-supervisor'),
+    supervisorPid: () => found(/switch-supervisor(\.js)?$/),
     commandPid: () =>
       descendantsOf(started.pid).findLast((one) => commandLine(one)[1]?.endsWith('switching/jobs.py')) ?? 0,
     async stop() {
