@@ -74,8 +74,8 @@ def says(s, data=b"hello"):
     return got == data
 
 
-def timed(f, seconds, more=0.7):
-    """@returns what f() returns, and whether it took so long: not less, and little more"""
+def timed(f, seconds, more=5):
+    """@returns what f() returns, and whether it took so long: not less, and not much more on a busy machine"""
     at = time.monotonic()
     result = f()
     took = time.monotonic() - at
@@ -183,7 +183,7 @@ def silence():
     signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
     s = socket.socket()
     s.setsockopt(socket.IPPROTO_TCP, 18, 700)  # TCP_USER_TIMEOUT; looked at when a SYN is due again, after 1 s
-    seen["SA_RESTART"] = timed(lambda: raw_connect(s, nobody, 80), 1, 5)
+    seen["SA_RESTART"] = timed(lambda: raw_connect(s, nobody, 80), 1)
     signal.setitimer(signal.ITIMER_REAL, 0)
     seen["select says"] = [len(one) for one in select.select([s], [s], [], 0)]
 
@@ -213,7 +213,7 @@ def silence():
         seen["alarm"] = "connected"
     except Alarm:
         took = time.monotonic() - at
-        seen["alarm"] = "in time" if 0.49 < took < 1.2 else took
+        seen["alarm"] = "in time" if 0.49 < took < 5 else took
 
 
 def timeouts():
@@ -442,7 +442,7 @@ def arguments():
     ):
         at = time.monotonic()
         codes.append(name_of(0 if call() == 0 else ctypes.get_errno()))
-        if time.monotonic() - at > 1:
+        if time.monotonic() - at > 5:
             codes.append("late")
     seen["errors"] = codes
     # Longer addresses than needed are right.
