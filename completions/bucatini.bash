@@ -5,7 +5,7 @@ _bucatini() {
   # In bash "=" is a word of its own.
   if [ "$cur" = = ]; then cur=; elif [ "$prev" = = ]; then prev=${COMP_WORDS[COMP_CWORD - 2]}; fi
   if [ "$COMP_CWORD" = 1 ]; then
-    COMPREPLY=($(compgen -W 'run attach doctor selftest top flows ports stats policy metrics switch-over switch-back bench bug-report help version --help --version' -- "$cur"))
+    COMPREPLY=($(compgen -W 'run attach doctor selftest top flows ports stats policy metrics switch-agent switch-over switch-back bench bug-report help version --help --version' -- "$cur"))
     return
   fi
   case ${COMP_WORDS[1]} in
@@ -237,9 +237,36 @@ _bucatini() {
         *) COMPREPLY=($(compgen -f -- "$cur")) ;;
       esac
       ;;
+    switch-agent)
+      case $prev in
+        --no-switch | --print-profile)
+          return
+          ;;
+        --socket)
+          COMPREPLY=($(compgen -f -- "$cur"))
+          return
+          ;;
+        --interface)
+          COMPREPLY=($(compgen -W "$(cd /sys/class/net && echo *)" -- "$cur"))
+          return
+          ;;
+        --log-level)
+          COMPREPLY=($(compgen -W 'error warning info debug' -- "$cur"))
+          return
+          ;;
+        --log-format)
+          COMPREPLY=($(compgen -W 'text logfmt json' -- "$cur"))
+          return
+          ;;
+      esac
+      case $cur in
+        -*) COMPREPLY=($(compgen -W '--no-switch --socket --interface --print-profile --log-level --log-format --help --version' -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+      esac
+      ;;
     switch-over)
       case $cur in
-        -*) COMPREPLY=($(compgen -W '--help --version' -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W '--switch-sockets --help --version' -- "$cur")) ;;
       esac
       ;;
     switch-back)
@@ -267,7 +294,7 @@ _bucatini() {
         *) COMPREPLY=($(compgen -f -- "$cur")) ;;
       esac
       ;;
-    help) COMPREPLY=($(compgen -W 'run attach doctor selftest top flows ports stats policy metrics switch-over switch-back bench bug-report' -- "$cur")) ;;
+    help) COMPREPLY=($(compgen -W 'run attach doctor selftest top flows ports stats policy metrics switch-agent switch-over switch-back bench bug-report' -- "$cur")) ;;
   esac
 }
 complete -o filenames -F _bucatini bucatini

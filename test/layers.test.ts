@@ -60,11 +60,12 @@ const FOLDERS: Record<string, readonly string[]> = {
   'workers/splice': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/listen'],
   'main/process': [],
   'main/cli': ['main/process'],
-  'main/host': ['main/process', 'main/cli', 'main/api'],
-  'main/api': ['main/process', 'main/cli', 'main/host'],
+  'main/switching': ['main/process', 'main/cli', 'main/host'],
+  'main/host': ['main/process', 'main/cli', 'main/api', 'main/switching'],
+  'main/api': ['main/process', 'main/cli', 'main/host', 'main/switching'],
   'main/metrics': ['main/process', 'main/cli', 'main/host', 'main/api'],
-  'main/bucatini': ['main/process', 'main/cli', 'main/host', 'main/api', 'main/metrics'],
-  'main/pasta': ['main/process', 'main/cli', 'main/host', 'main/api', 'main/metrics'],
+  'main/bucatini': ['main/process', 'main/cli', 'main/host', 'main/api', 'main/metrics', 'main/switching'],
+  'main/pasta': ['main/process', 'main/cli', 'main/host', 'main/api', 'main/metrics', 'main/switching'],
   'main/slirp4netns': ['main/process', 'main/cli', 'main/host', 'main/api', 'main/metrics'],
 };
 const EXCEPTIONS: readonly string[] = [

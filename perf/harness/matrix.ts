@@ -360,6 +360,10 @@ export interface Plan {
   readonly seconds: number;
 }
 
+/** bypass4netns leaves all but TCP to slirp4netns, and is started for each measurement (peers.ts). */
+const isBypassed = ({ traffic, fresh }: Cell): boolean =>
+  !fresh && ['tcp', 'request', 'connect'].includes(traffic.kind);
+
 /**
  * Names of the peers that take part in a cell. With `newest`, of each stock tool only the build named last.
  */
@@ -370,6 +374,7 @@ export function participants(cell: Cell, peers: readonly Pick<PeerInfo, 'name' |
     .filter(
       (peer) =>
         !(cell.traffic.kind === 'idle' && peer.kind === 'direct') &&
+        (peer.kind !== 'bypass4netns' || isBypassed(cell)) &&
         (cell.who === 'all' || peer.kind === 'direct' || peer.kind === 'bucatini' || isLast(peer)),
     )
     .map((peer) => peer.name);
@@ -384,7 +389,8 @@ export function cellSeconds(cell: PlannedCell): number {
   if (cell.fresh) each += GUEST_SECONDS;
   // Flows are opened at 2,000 per second, and closed again.
   if (cell.traffic.kind === 'flows') each += 1 + cell.traffic.count / 2000;
-  return cell.rounds * cell.peers.length * each;
+  const started = cell.peers.filter((name) => name.startsWith('bypass4netns')).length;
+  return cell.rounds * (cell.peers.length * each + started * GUEST_SECONDS);
 }
 
 /** Groups of cells that are measured in turn: one cell, or adjacent cells with the same `together`. */

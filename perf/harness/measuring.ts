@@ -142,7 +142,8 @@ class Run {
   async #startAll(mtu: number): Promise<void> {
     await this.#stopAll();
     this.#failedStarts.clear();
-    for (const peer of this.#o.peers) if (!this.#o.abort.aborted) await this.#guestOf(peer, mtu);
+    for (const peer of this.#o.peers)
+      if (!this.#o.abort.aborted && !peer.needsFreshGuest) await this.#guestOf(peer, mtu);
   }
 
   async #stopAll(): Promise<void> {
@@ -193,7 +194,7 @@ class Run {
 
   async #one(cell: PlannedCell, peer: Peer): Promise<Outcome> {
     const { world, idleSeconds, abort } = this.#o;
-    if (cell.fresh) return this.#oneFresh(cell, peer);
+    if (cell.fresh || peer.needsFreshGuest) return this.#oneFresh(cell, peer);
     const guest = await this.#guestOf(peer, cell.mtu);
     if (guest === null) return failure(this.#failedStarts.get(peer) ?? 'ended early');
     await quiet(idleSeconds, abort);
@@ -205,14 +206,15 @@ class Run {
     }
   }
 
-  /** Measure a guest from its start on. */
+  /** Measure a guest of its own; in a cell of first seconds from its start on. */
   async #oneFresh(cell: PlannedCell, peer: Peer): Promise<Outcome> {
     const { world, idleSeconds, abort } = this.#o;
     await quiet(idleSeconds, abort);
     let guest: Guest | undefined;
     try {
-      guest = await peer.start(world, cell.mtu);
-      return await perform({ world, guest, abort }, peer, cell);
+      guest = cell.fresh ? await peer.start(world, cell.mtu) : await startGuest(world, peer, cell.mtu, abort);
+      const outcome = await perform({ world, guest, abort }, peer, cell);
+      return guest.alive() ? outcome : toolDied(guest);
     } catch (error) {
       return failure(message(error));
     } finally {

@@ -32,6 +32,8 @@ export interface PeerSpec {
   readonly path: string | null;
   /** bucatini's `--threads`. */
   readonly threads: string;
+  /** bucatini's `--switch-sockets`. */
+  readonly switchesSockets?: true;
 }
 
 export interface Options extends PlanOptions {
@@ -88,8 +90,9 @@ export function helpText(): string {
     '',
     ...rows,
     '',
-    'Peers: direct, bucatini (threads as it chooses), bucatini-fused, bucatini-pipeline, bucatini-lanes-N, pasta, slirp4netns;',
-    'and NAME=FILE for another build of one, where NAME begins with bucatini, pasta or slirp: pasta-new=/opt/passt/pasta.',
+    'Peers: direct, bucatini (threads as it chooses), bucatini-fused, bucatini-pipeline, bucatini-lanes-N, bucatini-switch',
+    '(--switch-sockets), pasta, slirp4netns, bypass4netns (with slirp4netns); and NAME=FILE for another build of one, where',
+    'NAME begins with bucatini, pasta, slirp or bypass4netns: pasta-new=/opt/passt/pasta.',
     `Cells are named WORKLOAD-...-MTU, the workloads are: ${workloads.join(' ')}; --plan lists them.`,
     'Progress goes to standard error; Ctrl-C ends it with a report of what was measured so far.',
   ].join('\n');
@@ -126,13 +129,17 @@ const BUILT_IN: Readonly<Record<string, Omit<PeerSpec, 'name' | 'path'>>> = {
   bucatini: { kind: 'bucatini', threads: 'auto' },
   'bucatini-fused': { kind: 'bucatini', threads: 'fused' },
   'bucatini-pipeline': { kind: 'bucatini', threads: 'pipeline' },
+  'bucatini-switch': { kind: 'bucatini', threads: 'auto', switchesSockets: true },
   pasta: { kind: 'pasta', threads: '' },
   slirp4netns: { kind: 'slirp4netns', threads: '' },
+  bypass4netns: { kind: 'bypass4netns', threads: '' },
 };
 
 /** Whether a peer's name stands for a tool by itself, without a file. */
 export const isBuiltIn = (name: string): boolean =>
   Object.hasOwn(BUILT_IN, name) || /^bucatini-lanes-\d+$/.test(name);
+
+const NAMES_BEGIN_WITH = ['bucatini', 'pasta', 'slirp', 'bypass4netns'] as const;
 
 function peerSpec(text: string): PeerSpec {
   const at = text.indexOf('=');
@@ -153,12 +160,15 @@ function peerSpec(text: string): PeerSpec {
     return { name: text, path: null, ...known };
   }
   const [name, path] = [text.slice(0, at), text.slice(at + 1)];
-  const kind = (['bucatini', 'pasta', 'slirp'] as const).find((prefix) => name.startsWith(prefix));
+  const kind = NAMES_BEGIN_WITH.find((prefix) => name.startsWith(prefix));
   if (kind === undefined || !/^[a-z0-9.-]+$/.test(name) || path === '')
     throw new UsageError(
-      `--peers ${text}: want NAME=FILE with a NAME that begins with bucatini, pasta or slirp (a-z 0-9 . -)`,
+      `--peers ${text}: want NAME=FILE with a NAME that begins with bucatini, pasta, slirp or bypass4netns (a-z 0-9 . -)`,
     );
-  return { name, path, kind: kind === 'slirp' ? 'slirp4netns' : kind, threads: 'auto' };
+  return {
+    ...{ name, path, kind: kind === 'slirp' ? 'slirp4netns' : kind, threads: 'auto' },
+    ...(name.startsWith('bucatini-switch') && { switchesSockets: true }),
+  };
 }
 
 /** Parse a list of peers, as `--peers` has it. @throws UsageError */

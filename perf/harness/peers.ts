@@ -6,14 +6,14 @@
  *   198.18.0.1:publishedPort on the host  --tool-->  SERVICE_PORT in the guest
  * `direct` has no tool: there both are the same port of the host.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { autoThreads, shardCount } from '../../src/workers/placement.ts';
 import type { PeerSpec } from './options.ts';
 import { type Argv, commandLine, Daemon, descendants, run, until } from './processes.ts';
-import { isBuilt, packageDirectory } from './programs.ts';
+import { isBuilt, packageDirectory, programWords } from './programs.ts';
 import type { PeerKind } from './result.ts';
 import { holdNamespaces, type World } from './world.ts';
 
@@ -21,10 +21,11 @@ import { holdNamespaces, type World } from './world.ts';
 export interface Guest {
   /** Prefix a command so that it runs in the guest. */
   inside(argv: Argv): Argv;
-  /** Root of the tool's process tree; null when there is no tool. */
-  readonly toolPid: number | null;
+  /** Roots of the tool's process trees; none when there is no tool. */
+  readonly toolPids: readonly number[];
   /**
-   * Command line of the process that holds the namespace: a descendant of the tool that is not part of it.
+   * Command line of the process that holds the namespace: a descendant of the tool. It and the processes that
+   * it starts are not part of the tool.
    */
   readonly holder: string;
   readonly servicePort: number;
@@ -40,6 +41,8 @@ export interface Peer {
   readonly name: string;
   readonly kind: PeerKind;
   readonly threads: string | null;
+  /** Each measurement has a guest of its own. */
+  readonly needsFreshGuest?: true;
   /** @returns its version; or why it cannot be measured, and how to install it */
   probe(): Promise<{ version: string } | { missing: string }>;
   start(world: World, mtu: number): Promise<Guest>;
@@ -55,21 +58,39 @@ const FIRST_PUBLISHED_PORT = 7000;
 let nextTag = 100_000_000;
 let nextPort = FIRST_PUBLISHED_PORT;
 
-/** Start a tool that runs a command in the namespace it creates: pasta and bucatini. */
-async function startAround(world: World, tool: Argv, publishedPort: number): Promise<Guest> {
-  // The command's process is found by its argument, which is unique.
-  const command = `sleep ${nextTag++}`;
-  const daemon = new Daemon(world.asUser([...tool, ...command.split(' ')] as unknown as Argv));
+/** Commands for programs in a container that have to be started by a process of it (traffic/contained.ts). */
+const contained = (mode: 'serve' | 'run' | 'filtered', path: string, argv: readonly string[]): Argv => [
+  ...programWords('contained'),
+  mode,
+  path,
+  ...argv,
+];
+
+/**
+ * Start a tool that runs a command in the namespace it creates: pasta and bucatini.
+ * @param socketPath  where the command listens for programs to start; null: programs enter the namespace
+ */
+async function startAround(
+  world: World,
+  tool: Argv,
+  publishedPort: number,
+  socketPath: string | null = null,
+): Promise<Guest> {
+  // The command's process is found by its last argument, which is unique.
+  const words = socketPath === null ? ['sleep', `${nextTag++}`] : contained('serve', socketPath, []);
+  const command = words.join(' ');
+  const daemon = new Daemon(world.asUser([...tool, ...words]));
   const pid = await until(tool.join(' '), 10_000, () => {
     if (!daemon.running) throw new Error(`${tool.join(' ')}: ${daemon.output || 'ended at once'}`);
+    if (socketPath !== null && !existsSync(socketPath)) return null;
     return descendants(daemon.pid).find((each) => commandLine(each) === command) ?? null;
   }).catch(async (error) => {
     await daemon.stop();
     throw error;
   });
   return {
-    inside: (argv) => world.inGuest(pid, argv),
-    toolPid: daemon.pid,
+    inside: (argv) => (socketPath === null ? world.inGuest(pid, argv) : contained('run', socketPath, argv)),
+    toolPids: [daemon.pid],
     holder: command,
     servicePort: SERVICE_PORT,
     publishedPort,
@@ -80,8 +101,12 @@ async function startAround(world: World, tool: Argv, publishedPort: number): Pro
 }
 
 /** First line of `PROGRAM --version`; if it does not run, the remedy and its output. */
-async function version(program: string, remedy: string): Promise<{ version: string } | { missing: string }> {
-  const { status, stdout, stderr } = await run([program, '--version'], 10_000);
+async function version(
+  program: string,
+  remedy: string,
+  env = process.env,
+): Promise<{ version: string } | { missing: string }> {
+  const { status, stdout, stderr } = await run([program, '--version'], 10_000, undefined, env);
   const first = (stdout || stderr).trim().split('\n')[0] ?? '';
   if (status === 0) return { version: first };
   return { missing: status === null ? remedy : `${remedy} (${first})` };
@@ -121,8 +146,9 @@ export function ageNote(name: string, version: string, now: Date): string | null
   return `${name} is of ${year}-${month}, ${Math.floor(months / 12)} years old: its figures are not those of a new one, which ${kind}-new=FILE in --peers adds`;
 }
 
-function ours(spec: PeerSpec): Peer {
+function ours(spec: PeerSpec, scratch: string): Peer {
   const program = spec.path ?? OUR_LAUNCHER;
+  const switches = spec.switchesSockets === true;
   const argv = (mtu: number, publish: readonly string[]): Argv => [
     program,
     'run',
@@ -130,6 +156,7 @@ function ours(spec: PeerSpec): Peer {
     spec.threads,
     '--mtu',
     `${mtu}`,
+    ...(switches ? ['--switch-sockets'] : []),
     ...publish,
     '--',
   ];
@@ -140,7 +167,8 @@ function ours(spec: PeerSpec): Peer {
     probe: () => version(program, isBuilt ? 'install again' : 'npm ci builds it'),
     start: (world, mtu) => {
       const port = nextPort++;
-      return startAround(world, argv(mtu, ['-p', `${port}:${SERVICE_PORT}`]), port);
+      const socketPath = switches ? join(scratch, `${nextTag++}.sock`) : null;
+      return startAround(world, argv(mtu, ['-p', `${port}:${SERVICE_PORT}`]), port, socketPath);
     },
     startArgv: (world, mtu) => world.asUser([...argv(mtu, []), 'true']),
   };
@@ -259,7 +287,7 @@ function slirp(spec: PeerSpec, scratch: string): Peer {
       }
       return {
         inside: (argv) => world.inGuest(pid, argv),
-        toolPid: daemon.pid,
+        toolPids: [daemon.pid],
         holder: `sleep ${tag}`,
         servicePort: SERVICE_PORT,
         publishedPort,
@@ -269,6 +297,75 @@ function slirp(spec: PeerSpec, scratch: string): Peer {
       };
     },
     startArgv: (world, mtu) => world.asUser(['sh', '-c', SLIRP_START, 'sh', program, `${mtu}`, scratch]),
+  };
+}
+
+/** Inner destinations, which are slirp4netns's own. */
+const BYPASS_IGNORES = '127.0.0.0/8,10.0.2.0/24';
+
+/**
+ * bypass4netns beside slirp4netns, which carries what it leaves. Its programs run as in a container of crun,
+ * without the container (traffic/filtered.ts). After the last program of a container has ended, it spins on
+ * the listener: guests of other peers would be measured beside that.
+ */
+function bypass(spec: PeerSpec, scratch: string): Peer {
+  const program = spec.path ?? 'bypass4netns';
+  const below = slirp({ ...spec, path: null }, scratch);
+  const env = { ...process.env, XDG_RUNTIME_DIR: scratch };
+  return {
+    name: spec.name,
+    kind: spec.kind,
+    threads: null,
+    needsFreshGuest: true,
+    async probe() {
+      const remedy = spec.path === null ? 'apt-get install bypass4netns' : 'the named file does not run';
+      const found = await version(program, remedy, env);
+      if ('missing' in found) return found;
+      const beneath = await below.probe();
+      if ('missing' in beneath) return beneath;
+      const said = found.version.replace('<unknown>', 'unknown'); // Debian's
+      const named = spec.path === null ? await packagedVersion('bypass4netns', 'bypass4netns', said) : said;
+      return { version: `${named}, ${beneath.version}` };
+    },
+    async start(world, mtu) {
+      const guest = await below.start(world, mtu);
+      const tag = nextTag++;
+      const [agentPath, socketPath] = [join(scratch, `${tag}.agent`), join(scratch, `${tag}.sock`)];
+      const options = ['--ignore', BYPASS_IGNORES, '--ignore-bind', '--socket', agentPath];
+      const files = ['--com-socket', `${agentPath}.com`, '--pid-file', `${agentPath}.pid`];
+      const agent = new Daemon(world.asUser([program, ...options, ...files]), env);
+      const started = [agent];
+      const stop = async () => {
+        // The container first: the kernel answers its calls with ENOSYS once the agent is gone.
+        for (const daemon of started.toReversed()) await daemon.stop();
+        await guest.stop();
+      };
+      const ready = (daemon: Daemon, path: string) =>
+        until(program, 5000, () => {
+          if (!daemon.running) throw new Error(`${program}: ${daemon.output || 'ended at once'}`);
+          return existsSync(path) ? true : null;
+        });
+      try {
+        await ready(agent, agentPath);
+        const server = new Daemon(
+          guest.inside(contained('filtered', agentPath, contained('serve', socketPath, []))),
+        );
+        started.push(server);
+        await ready(server, socketPath);
+        return {
+          ...guest,
+          inside: (argv) => contained('run', socketPath, argv),
+          toolPids: [agent.pid, ...guest.toolPids],
+          alive: () => guest.alive() && started.every((daemon) => daemon.running),
+          words: () => [agent.output, guest.words()].join('\n').trim(),
+          stop,
+        };
+      } catch (error) {
+        await stop();
+        throw error;
+      }
+    },
+    startArgv: below.startArgv,
   };
 }
 
@@ -282,7 +379,7 @@ function direct(spec: PeerSpec): Peer {
       const port = nextPort++;
       return {
         inside: (argv) => argv,
-        toolPid: null,
+        toolPids: [],
         holder: '',
         servicePort: port,
         publishedPort: port,
@@ -304,9 +401,10 @@ export function makePeers(specs: readonly PeerSpec[]): Peer[] {
   process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
   const makers: Readonly<Record<PeerKind, (spec: PeerSpec) => Peer>> = {
     direct,
-    bucatini: ours,
+    bucatini: (spec) => ours(spec, scratch),
     pasta,
     slirp4netns: (spec) => slirp(spec, scratch),
+    bypass4netns: (spec) => bypass(spec, scratch),
   };
   return specs.map((spec) => makers[spec.kind](spec));
 }

@@ -62,13 +62,19 @@ export class Daemon {
  * Run a program to its end. Never rejects: for a missing program the status is null and stderr has the
  * reason.
  */
-export function run(argv: Argv, timeoutMs = 0, abort?: AbortSignal): Promise<Finished> {
+export function run(
+  argv: Argv,
+  timeoutMs = 0,
+  abort?: AbortSignal,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<Finished> {
   return new Promise((resolve) => {
     const child = spawn(argv[0], argv.slice(1), {
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: timeoutMs,
       killSignal: 'SIGKILL',
+      env,
       ...(abort ? { signal: abort } : {}),
     });
     started.add(child);
@@ -146,8 +152,11 @@ function alive(pid: number): boolean {
   return state !== undefined && state !== 'Z' && state !== 'X';
 }
 
-/** A process and all its descendants. */
-export function descendants(root: number): number[] {
+/**
+ * A process and all its descendants.
+ * @param without  command line of processes that are left out, with their descendants; absent: none is
+ */
+export function descendants(root: number, without?: string): number[] {
   const children = new Map<number, number[]>();
   for (const name of readdirSync('/proc')) {
     const pid = Number(name);
@@ -158,14 +167,18 @@ export function descendants(root: number): number[] {
     else children.set(parent, [pid]);
   }
   const found = [root];
-  for (let i = 0; i < found.length; i++) found.push(...(children.get(found[i] ?? -1) ?? []));
+  const counts = (pid: number): boolean => without === undefined || commandLine(pid) !== without;
+  for (let i = 0; i < found.length; i++) found.push(...(children.get(found[i] ?? -1) ?? []).filter(counts));
   return found;
 }
 
-/** User and system time of all threads of a process tree so far, in seconds. */
-export function cpuSeconds(root: number): number {
+/**
+ * User and system time of all threads of process trees so far, in seconds.
+ * @param without  command line of a process that is left out, with its descendants
+ */
+export function cpuSeconds(roots: readonly number[], without: string): number {
   let ticks = 0;
-  for (const pid of descendants(root)) {
+  for (const pid of roots.flatMap((root) => descendants(root, without))) {
     const fields = stat(pid);
     if (fields) ticks += Number(fields[11]) + Number(fields[12]);
   }
@@ -190,14 +203,13 @@ export function namespaceOf(pid: number | 'self', kind: 'net' | 'user'): string 
 }
 
 /**
- * Resident memory of a process tree in MiB, current and peak.
- * @param without  command line of a process in the tree that is left out
+ * Resident memory of process trees in MiB, current and peak.
+ * @param without  command line of a process that is left out, with its descendants
  */
-export function memoryMib(root: number, without: string): { rss: number; peak: number } {
+export function memoryMib(roots: readonly number[], without: string): { rss: number; peak: number } {
   let rssKib = 0;
   let peakKib = 0;
-  for (const pid of descendants(root)) {
-    if (commandLine(pid) === without) continue;
+  for (const pid of roots.flatMap((root) => descendants(root, without))) {
     let status: string;
     try {
       status = readFileSync(`/proc/${pid}/status`, 'latin1');

@@ -10,6 +10,7 @@ export const PROGRAMS = {
   'stream-client': 'harness/traffic/stream-client',
   'stream-server': 'harness/traffic/stream-server',
   'many-udp': 'harness/traffic/many-udp',
+  contained: 'harness/traffic/contained',
   'line-emulator': 'line-emulator',
 } as const;
 

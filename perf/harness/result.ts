@@ -5,7 +5,7 @@
 
 export const SCHEMA = 2;
 
-export const PEER_KINDS = ['direct', 'bucatini', 'pasta', 'slirp4netns'] as const;
+export const PEER_KINDS = ['direct', 'bucatini', 'pasta', 'slirp4netns', 'bypass4netns'] as const;
 export type PeerKind = (typeof PEER_KINDS)[number];
 
 export interface Machine {

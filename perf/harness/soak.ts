@@ -126,8 +126,8 @@ const percent = (ratio: number): string => `${ratio < 1 ? '' : '+'}${(100 * (rat
 
 export async function soak(context: Context, peer: string, minutes: number): Promise<Soak> {
   const { guest, abort } = context;
-  const pid = guest.toolPid;
-  if (pid === null) throw new Error(`--soak: ${peer} has no process to watch`);
+  const [pid] = guest.toolPids;
+  if (pid === undefined) throw new Error(`--soak: ${peer} has no process to watch`);
   const beganMs = performance.now();
   const totalMs = minutes * 60_000;
   const pieces: Record<string, number> = {};
@@ -164,7 +164,7 @@ export async function soak(context: Context, peer: string, minutes: number): Pro
       while (performance.now() - beganMs < due && !isOver()) await sleep(100);
       if (!guest.alive() || abort.aborted) break;
       const second = seconds();
-      const rssMib = memoryMib(pid, guest.holder).rss;
+      const rssMib = memoryMib([pid], guest.holder).rss;
       const descriptors = descriptorCount(pid);
       samples.push({ second, rssMib, descriptors });
       say(

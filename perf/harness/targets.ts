@@ -3,16 +3,25 @@
  *
  *     value  >= | > | <=  factor * reference + plus
  *
- * with the medians of one run. `value` is bucatini's in `cell`. The reference is a median in the cells `than`
- * (default: the same cell), the best if there are several.
+ * with the medians of one run. `value` is that of `peer` in `cell`. The reference is a median in the cells
+ * `than` (default: the same cell), the best if there are several.
  */
 import { BOTH_MTUS } from './matrix.ts';
 import type { Metric } from './result.ts';
 
-export type Reference = 'direct' | 'best' | 'newest-pasta' | 'newest-slirp4netns' | 'ours' | 'fixed';
+export type Reference =
+  | 'direct'
+  | 'best'
+  | 'newest-pasta'
+  | 'newest-slirp4netns'
+  | 'newest-bypass4netns'
+  | 'ours'
+  | 'fixed';
 
 export interface Target {
   readonly text: string;
+  /** Whose figure it is about; absent: bucatini's. */
+  readonly peer?: string;
   readonly cell: string;
   readonly metric: Metric;
   readonly op: '>=' | '>' | '<=';
@@ -60,6 +69,8 @@ const above = (reference: Reference, factor = 1): Row => ({ op: '>', reference, 
 const TENTH_OF_OUR_RATE = { shareOfOurs: 0.1 } as const;
 /** 1 Gbit/s is offered; iperf3's pacing varies by up to a tenth. */
 const PACED_RATE = { leastMbit: 900 } as const;
+
+const SWITCHED = { peer: 'bucatini-switch' } as const;
 
 const [LARGE, SMALL] = BOTH_MTUS;
 const UP_DOWN = ['up', 'down'] as const;
@@ -186,4 +197,26 @@ export const TARGETS: readonly Target[] = [
   target(`flows-10000-${LARGE}`, 'flows', '10,000 idle flows are really there', atLeast('fixed', 10_000)),
   // The kernel's accounting may charge one tick to a process that was only interrupted.
   target(`idle-${LARGE}`, 'cpuTicks', 'CPU idle for 30 s, above noise (one tick)', atMost('fixed', 1)),
+  ...BOTH_MTUS.flatMap((mtu) =>
+    UP_DOWN.map((direction) =>
+      target(
+        `tcp-1-${direction}-${mtu}`,
+        'mbit',
+        `switched sockets: TCP, 1 stream, ${direction}, MTU ${mtu}`,
+        atLeast('direct', 0.95, SWITCHED),
+      ),
+    ),
+  ),
+  target(
+    `rr-64-${LARGE}`,
+    'p50Us',
+    'switched sockets: TCP request and response, 64 B',
+    atMost('direct', 1.1, SWITCHED),
+  ),
+  target(
+    `connect-out-${LARGE}`,
+    'perSecond',
+    'switched sockets: connections',
+    atLeast('newest-bypass4netns', 1, SWITCHED),
+  ),
 ];

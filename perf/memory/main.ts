@@ -152,7 +152,7 @@ async function inside(o: Options): Promise<number> {
   return 0;
 }
 
-const instance = ({ toolPid, holder }: Guest): Instance => instanceOf(toolPid ?? -1, holder);
+const instance = ({ toolPids, holder }: Guest): Instance => instanceOf(toolPids[0] ?? -1, holder);
 
 /** Sums over the instances, per instance. */
 function perInstance(guests: readonly Guest[]): { engine: Memory; helpers: Memory } {

@@ -1,6 +1,6 @@
 /** What /proc says about the memory and the threads of processes. Reading it wakes none of them. */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { commandLine, descendants } from '../harness/processes.ts';
+import { descendants } from '../harness/processes.ts';
 
 /** Memory in KiB, from /proc/PID/smaps_rollup (proc_pid_smaps(5)). */
 export interface Memory {
@@ -70,7 +70,7 @@ export interface Instance {
  */
 export function instanceOf(root: number, without: string): Instance {
   const program = programOf(root);
-  const pids = descendants(root).filter((pid) => commandLine(pid) !== without);
+  const pids = descendants(root, without);
   return {
     engine: pids.filter((pid) => programOf(pid) === program),
     helpers: pids.filter((pid) => programOf(pid) !== program),

@@ -166,6 +166,20 @@ const TABLE = {
   spliceDatagrams: ['datagrams', 'UDP datagrams taken past the TAP'],
   pcapFrames: ['frames', 'Frames captured (--pcap)'],
   pcapLost: ['frames', 'Frames that could not be captured, or not written to the file of --pcap'],
+  // socket switching (--switch-sockets): counted by the supervisor, in a process of its own
+  switchedConnections: [
+    'connections',
+    'TCP connections of programs inside that a socket of the host was put in place for (--switch-sockets)',
+  ],
+  switchPassedOn: [
+    'calls',
+    'Calls of connect, bind and listen that were looked at for --switch-sockets and took effect inside, as without it',
+  ],
+  switchRefused: [
+    'calls',
+    'Calls on sockets of the host that were refused, as they would have led elsewhere',
+  ],
+  switchFailed: ['connections', 'Connections by sockets of the host that failed: refused, or not answered'],
   // emulated lines (--rate, --delay, --loss, --impair)
   lineLostFromGuest: ['frames', 'Packets of the guest lost by the emulated line: --loss'],
   lineLostToGuest: ['frames', 'Packets to the guest lost by the emulated line: --loss'],

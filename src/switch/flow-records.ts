@@ -21,7 +21,14 @@ import {
   TCP_SYN_SENT,
 } from '../sys/constants.ts';
 import { SysError } from '../sys/error.ts';
-import { endsOf, type SockDiag, type SocketKey, socketKey, type TcpSocket } from '../sys/sock-diag.ts';
+import {
+  cookieOf,
+  endsOf,
+  type SockDiag,
+  type SocketKey,
+  socketKey,
+  type TcpSocket,
+} from '../sys/sock-diag.ts';
 
 /** A switched connection. */
 export interface SwitchedFlow {
@@ -70,9 +77,8 @@ export interface SwitchedSocket {
   readonly fd: number;
   /** The sockaddr of its destination. */
   readonly peer: Uint8Array;
-  /** Name and index of the interface that it is bound to. */
+  /** Name of the interface that it is bound to. */
   readonly device: string;
-  readonly deviceIndex: number;
   readonly container: string;
 }
 
@@ -102,8 +108,8 @@ const STATE_NAMES = new Map<number, string>([
 ]);
 
 /** A socket that is closed and has sent all that it had only waits for the peer's FIN, up to a minute. */
-const isLive = ({ state, isOrphan }: TcpSocket): boolean =>
-  STATE_NAMES.has(state) && !(isOrphan && state === TCP_FIN_WAIT2);
+const isLive = ({ state, inode }: TcpSocket): boolean =>
+  STATE_NAMES.has(state) && !(inode === 0 && state === TCP_FIN_WAIT2);
 
 export class FlowRecords {
   readonly #diag: SockDiag | undefined;
@@ -130,11 +136,11 @@ export class FlowRecords {
   }
 
   /** Record a connection. One whose socket has no address any more is left out. */
-  add({ fd, peer, device, deviceIndex, container }: SwitchedSocket): void {
+  add({ fd, peer, ...about }: SwitchedSocket): void {
     if (this.#diag === undefined) return;
-    const key = socketKey(fd, peer, deviceIndex);
+    const key = socketKey(fd, peer);
     if (typeof key === 'number') return;
-    this.#records.set(++this.#lastId, { ...key, container, device, startMs: performance.now() });
+    this.#records.set(++this.#lastId, { ...key, ...about, startMs: performance.now() });
     const { sweepAbove, sweepEvery, maxRecords } = this.#limits;
     if (this.#records.size <= sweepAbove || ++this.#addedSinceSweep < sweepEvery) return;
     this.#addedSinceSweep = 0;
@@ -162,6 +168,19 @@ export class FlowRecords {
       for (const [i, socket] of found) flows.push(flowOf(ids[i]!, this.#records.get(ids[i]!)!, socket, now));
     }
     return { flows, more: at < this.#lastId };
+  }
+
+  /**
+   * End connections. Those that no process has open any more end by themselves.
+   * @param end  gets the cookies by inode, and returns the inodes of the sockets that it has ended
+   * @returns how many could not be ended
+   */
+  end(ids: readonly number[], end: (cookies: ReadonlyMap<number, bigint>) => ReadonlySet<number>): number {
+    const known = ids.filter((id) => this.#records.has(id));
+    const cookies = new Map<number, bigint>();
+    for (const [i, { inode }] of this.#lookUp(known, false))
+      if (inode !== 0) cookies.set(inode, cookieOf(this.#records.get(known[i]!)!));
+    return cookies.size === 0 ? 0 : cookies.size - end(cookies).size;
   }
 
   /**

@@ -9,13 +9,17 @@
  *
  * It ends when the front end ends, at the latest by a signal of the kernel, and the front end ends when it ends.
  */
+import { startFinished } from '#runtime/program';
 import { EPOLLIN, Errno, MSG_NOSIGNAL, RLIMIT_NOFILE } from '../sys/constants.ts';
 import { receiveDescriptors } from '../sys/descriptor-messages.ts';
+import { SysError } from '../sys/error.ts';
 import { close, isOpen, setCloexec } from '../sys/io.ts';
 import { strerror } from '../sys/libc.ts';
 import { NativeBuffer } from '../sys/memory.ts';
 import { exitNow, getrlimit, setrlimit } from '../sys/process.ts';
+import { SockDiag } from '../sys/sock-diag.ts';
 import { recv, send } from '../sys/socket.ts';
+import { FlowRecords } from './flow-records.ts';
 import { Loop } from './loop.ts';
 import { type FromSupervisor, Lines, lineOf, type ToSupervisor } from './messages.ts';
 import { enterSupervisorSandbox } from './sandbox.ts';
@@ -34,6 +38,7 @@ class SupervisorProgram {
   readonly #asks = new Map<number, (allowed: boolean) => void>();
   readonly #received = new NativeBuffer(8);
   #supervisor: Supervisor | undefined;
+  #records = new FlowRecords(undefined);
   #lastAsk = 0;
   #judging = false;
 
@@ -58,6 +63,7 @@ class SupervisorProgram {
         break;
       case 'judging':
         this.#judging = message.judging;
+        tell({ kind: 'judging', ask: message.ask });
         break;
       case 'judged': {
         const answer = this.#asks.get(message.ask);
@@ -65,20 +71,37 @@ class SupervisorProgram {
         answer?.(message.allowed);
         break;
       }
-      case 'report':
-        tell({ kind: 'report', ask: message.ask, counters: this.#supervisor!.counters });
+      case 'report': {
+        const { counters } = this.#supervisor!;
+        const active = message.active ? { active: this.#records.active() } : {};
+        tell({ kind: 'report', ask: message.ask, counters, ...active });
+        break;
+      }
+      case 'flows':
+        tell({ kind: 'flows', ask: message.ask, ...this.#records.list(message.after, message.limit) });
+        break;
+      case 'end': {
+        const supervisor = this.#supervisor!;
+        const left = this.#records.end(message.ids, (cookies) => supervisor.endConnections(cookies));
+        tell({ kind: 'end', ask: message.ask, left });
+      }
     }
   }
 
   #begin({ noSwitch, outbound, processId }: Extract<ToSupervisor, { kind: 'begin' }>): void {
+    const records = new FlowRecords(openSockDiag());
+    this.#records = records;
     this.#supervisor = new Supervisor(this.#loop, {
-      ...{ noSwitch, outbound },
+      ...{ noSwitch, outbound, isLocked: true },
+      onSwitched: (fd, { container, address, ...about }) =>
+        records.add({ ...about, fd, peer: address, container: container.name }),
       log: (level, text) => tell({ kind: 'log', level, text }),
       judge: (destination, answer) => this.#judge(destination, answer),
     });
     this.#adopt(processId);
     enterSupervisorSandbox(this.#supervisor.procFd);
     tell({ kind: 'ready' });
+    startFinished();
   }
 
   #judge({ address, port }: Destination, answer: (allowed: boolean) => void): void {
@@ -98,7 +121,22 @@ class SupervisorProgram {
     const [listener] = descriptors;
     if (listener === undefined) throw new Error('the filter of COMMAND has no listener');
     close(LISTENER_FROM);
+    const rights = this.#supervisor!.rightsOver(processId);
+    if (rights < 0)
+      throw new Error(
+        `the descriptors of COMMAND cannot be reached (${strerror(-rights)}): is kernel.yama.ptrace_scope 3?`,
+      );
     this.#supervisor!.addListener(listener, { name: 'COMMAND', processId });
+  }
+}
+
+/** @returns undefined: the kernel was built without */
+function openSockDiag(): SockDiag | undefined {
+  try {
+    return new SockDiag();
+  } catch (error) {
+    if (!(error instanceof SysError)) throw error;
+    return undefined;
   }
 }
 

@@ -3,6 +3,7 @@
  * first message, "ready" its answer. The listener of COMMAND's filter comes over another socket, before "begin".
  */
 import type { Outbound } from './destinations.ts';
+import type { SwitchedFlows } from './flow-records.ts';
 import type { SwitchCounters } from './supervisor.ts';
 
 export type LogLevel = 'debug' | 'info' | 'warning' | 'error';
@@ -18,9 +19,14 @@ export type ToSupervisor =
       /** COMMAND's first process. */
       readonly processId: number;
     }
-  | { readonly kind: 'judging'; readonly judging: boolean }
+  | { readonly kind: 'judging'; readonly ask: number; readonly judging: boolean }
   | { readonly kind: 'judged'; readonly ask: number; readonly allowed: boolean }
-  | { readonly kind: 'report'; readonly ask: number };
+  /** @property active  count the connections that there are, too: takes longer */
+  | { readonly kind: 'report'; readonly ask: number; readonly active: boolean }
+  /** A page of the connections that there are: FlowRecords.list(). */
+  | { readonly kind: 'flows'; readonly ask: number; readonly after: number; readonly limit: number }
+  /** End connections, by the ids of "flows". */
+  | { readonly kind: 'end'; readonly ask: number; readonly ids: readonly number[] };
 
 /** What the supervisor sends. */
 export type FromSupervisor =
@@ -29,7 +35,20 @@ export type FromSupervisor =
   | { readonly kind: 'failed'; readonly text: string }
   | { readonly kind: 'log'; readonly level: LogLevel; readonly text: string }
   | { readonly kind: 'judge'; readonly ask: number; readonly address: string; readonly port: number }
-  | { readonly kind: 'report'; readonly ask: number; readonly counters: SwitchCounters };
+  | Answer;
+
+/** An answer to a message with the same number `ask`. */
+export type Answer =
+  | { readonly kind: 'judging'; readonly ask: number }
+  | {
+      readonly kind: 'report';
+      readonly ask: number;
+      readonly counters: SwitchCounters;
+      readonly active?: number;
+    }
+  | ({ readonly kind: 'flows'; readonly ask: number } & SwitchedFlows)
+  /** @property left  how many of the connections could not be ended */
+  | { readonly kind: 'end'; readonly ask: number; readonly left: number };
 
 /** A line of the dialogue. */
 export const lineOf = (message: ToSupervisor | FromSupervisor): string => `${JSON.stringify(message)}\n`;

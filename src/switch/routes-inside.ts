@@ -2,7 +2,7 @@
  * Where a destination lies in a container's network namespace: beyond its TAP, or elsewhere, such as on a bridge
  * or in a tunnel inside. Read from /proc/THREAD/net: the main table.
  */
-import { addressSetIpv4, isV4Mapped, sharesPrefix } from '../proto/address.ts';
+import { addressSetIpv4, addressText, isV4Mapped, sharesPrefix } from '../proto/address.ts';
 import type { Threads } from '../sys/peer-process.ts';
 
 /** <linux/route.h>, <linux/ipv6_route.h> */
@@ -24,9 +24,19 @@ export interface InsideRoute {
   readonly isOnLink: boolean;
 }
 
+const NO_ROUTE: InsideRoute = { isOnLink: false };
+/** Routes by destination, as long as the table's text is the same. */
+interface KnownRoutes {
+  text: string;
+  readonly routes: Map<string, InsideRoute>;
+}
+const KEPT_ROUTES = 1024;
+
 export class RoutesInside {
   readonly #threads: Threads;
   readonly #words = new Uint32Array(4);
+  readonly #known4: KnownRoutes = { text: '', routes: new Map() };
+  readonly #known6: KnownRoutes = { text: '', routes: new Map() };
 
   constructor(threads: Threads) {
     this.#threads = threads;
@@ -40,6 +50,21 @@ export class RoutesInside {
   routeTo(address: Uint32Array, thread: number): InsideRoute | undefined {
     const isV4 = isV4Mapped(address, 0);
     const text = this.#threads.read(`${thread}/net/${isV4 ? 'route' : 'ipv6_route'}`);
+    const known = isV4 ? this.#known4 : this.#known6;
+    if (known.text !== text || known.routes.size >= KEPT_ROUTES) {
+      known.text = text;
+      known.routes.clear();
+    }
+    const key = addressText(address, 0);
+    let route = known.routes.get(key);
+    if (route === undefined) {
+      route = this.#find(text, address, isV4);
+      known.routes.set(key, route);
+    }
+    return route === NO_ROUTE ? undefined : route;
+  }
+
+  #find(text: string, address: Uint32Array, isV4: boolean): InsideRoute {
     let best: Row | undefined;
     let fallback: Row | undefined;
     for (let at = isV4 ? nextLine(text, 0) : 0; at < text.length; at = nextLine(text, at)) {
@@ -49,8 +74,8 @@ export class RoutesInside {
       if (row.length === 0) fallback = better(row, fallback);
       if (sharesPrefix(this.#words, address, row.length + (isV4 ? 96 : 0))) best = better(row, best);
     }
-    if (best === undefined || fallback === undefined || best.device !== fallback.device) return undefined;
-    if ((best.flags & (RTF_REJECT | RTF_LOCAL)) !== 0 || best.device === 'lo') return undefined;
+    if (best === undefined || fallback === undefined || best.device !== fallback.device) return NO_ROUTE;
+    if ((best.flags & (RTF_REJECT | RTF_LOCAL)) !== 0 || best.device === 'lo') return NO_ROUTE;
     // A default route without a gateway leads to what is not on the link.
     return { isOnLink: (best.flags & RTF_GATEWAY) === 0 && best.length > 0 };
   }

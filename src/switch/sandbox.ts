@@ -40,7 +40,16 @@ const KEPT_CAPABILITIES = [CAP_SYS_PTRACE, CAP_NET_BIND_SERVICE];
 
 const ALLOWED: readonly SyscallName[] = [
   ...(['read', 'write', 'close', 'recvmsg', 'recvfrom', 'sendto', 'sendmsg', 'lseek'] as const),
-  ...(['connect', 'bind', 'listen', 'getsockname', 'getpeername', 'getsockopt', 'setsockopt'] as const),
+  ...([
+    'connect',
+    'bind',
+    'listen',
+    'shutdown',
+    'getsockname',
+    'getpeername',
+    'getsockopt',
+    'setsockopt',
+  ] as const),
   ...(['epoll_ctl', 'epoll_wait', 'epoll_pwait', 'epoll_pwait2'] as const),
   ...(['pidfd_open', 'pidfd_getfd', 'process_vm_readv', 'kcmp', 'getdents64'] as const),
   ...(['capget', 'capset', 'exit_group', 'gettid', 'clock_gettime', 'sched_yield'] as const),

@@ -3,6 +3,7 @@
  * off its socket, so that setsockopt(2) need not be supervised.
  */
 import {
+  AF_INET6,
   Errno,
   IPPROTO_TCP,
   SO_BUF_LOCK,
@@ -68,6 +69,7 @@ const IPV6_OPTIONS: readonly Option[] = [
   [SOL_IPV6, 72, 4], // IPV6_ADDR_PREFERENCES
   [SOL_IPV6, 73, 4], // IPV6_MINHOPCOUNT
 ];
+const ALL_OPTIONS = [...OPTIONS, ...IPV6_OPTIONS];
 const LONGEST = 16;
 
 /** Options that a socket of the host cannot have: a socket with one of them is left alone. */
@@ -83,20 +85,30 @@ const SNDBUF_LOCKED = 1;
 const RCVBUF_LOCKED = 2;
 
 const value = new NativeBuffer(LONGEST);
-/** What sockets have that nobody has changed, by family: as long as a text for each option. */
-const untouched = new Map<number, readonly string[]>();
+const VALUE_WORDS = LONGEST / 4;
+/** What sockets have that nobody has changed, by family: for each option its length and its words. */
+const untouched = new Map<number, Int32Array>();
 
-/** @returns the bytes of the option, which `value` then has; empty: the socket does not have it */
-function optionText(socket: number, [level, name, bytes]: Option): string {
-  value.u32.fill(0);
-  const r = getsockoptBytes(socket, level, name, value.address, bytes);
-  return r <= 0 ? '' : `${r}:${value.u32[0]}:${value.u32[1]}:${value.u32[2]}:${value.u32[3]}`;
+/** @returns bytes of the option, which `value` then has; not positive: the socket does not have it */
+function readOption(socket: number, [level, name, bytes]: Option): number {
+  value.i32.fill(0);
+  return getsockoptBytes(socket, level, name, value.address, bytes);
+}
+
+/** Values of options, one after the other. */
+function readAll(socket: number, options: readonly Option[]): Int32Array {
+  const all = new Int32Array(options.length * (VALUE_WORDS + 1));
+  options.forEach((option, i) => {
+    all[i * (VALUE_WORDS + 1)] = readOption(socket, option);
+    all.set(value.i32, i * (VALUE_WORDS + 1) + 1);
+  });
+  return all;
 }
 
 /** Whether a socket has options that bind it to its own network. */
 export function isBoundToItsNetwork(socket: number): boolean {
   for (const option of OWN_TO_ITS_NETWORK) {
-    if (optionText(socket, option) !== '' && value.u32[0] !== 0) return true;
+    if (readOption(socket, option) > 0 && value.i32[0] !== 0) return true;
   }
   // A filter cannot be copied. Length 0 asks for the number of its instructions.
   const filter = getsockoptBytes(socket, SOL_SOCKET, SO_GET_FILTER, 0, 0);
@@ -108,18 +120,28 @@ export function isBoundToItsNetwork(socket: number): boolean {
  * @param to      a new socket of the same family
  * @param family  AF_INET or AF_INET6
  */
-export function copyOptions(from: number, to: number, family: number, isIpv6: boolean): void {
-  const options = isIpv6 ? [...OPTIONS, ...IPV6_OPTIONS] : OPTIONS;
+export function copyOptions(from: number, to: number, family: number): void {
+  const options = family === AF_INET6 ? ALL_OPTIONS : OPTIONS;
   let defaults = untouched.get(family);
   if (defaults === undefined) {
-    defaults = options.map((option) => optionText(to, option));
+    defaults = readAll(to, options);
     untouched.set(family, defaults);
   }
-  options.forEach((option, i) => {
-    const text = optionText(from, option);
-    if (text === '' || text === defaults[i]) return;
-    setsockoptBytes(to, option[0], option[1], value.address, Number.parseInt(text, 10));
-  });
+  const { i32 } = value;
+  for (let i = 0, at = 0; i < options.length; i++, at += VALUE_WORDS + 1) {
+    const option = options[i]!;
+    const bytes = readOption(from, option);
+    if (
+      bytes <= 0 ||
+      (bytes === defaults[at] &&
+        i32[0] === defaults[at + 1] &&
+        i32[1] === defaults[at + 2] &&
+        i32[2] === defaults[at + 3] &&
+        i32[3] === defaults[at + 4])
+    )
+      continue;
+    setsockoptBytes(to, option[0], option[1], value.address, bytes);
+  }
   const locked = getsockoptInt(from, SOL_SOCKET, SO_BUF_LOCK);
   if (locked < 0) return;
   // The kernel doubles what is set.

@@ -32,10 +32,13 @@ import {
   Errno,
   IPPROTO_TCP,
   O_NONBLOCK,
+  SHUT_RDWR,
   SO_BINDTODEVICE,
+  SO_COOKIE,
   SO_DOMAIN,
   SO_NETNS_COOKIE,
   SO_PROTOCOL,
+  SO_TYPE,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
@@ -59,13 +62,13 @@ import {
   getsockoptInt,
   listen,
   localAddress,
-  peerAddress,
   setsockoptBytes,
+  shutdown,
   sockaddrRead,
   socket,
 } from '../sys/socket.ts';
 import { Destinations, type HostRoute, type Outbound } from './destinations.ts';
-import { type FoundCall, supervisedCall } from './filter.ts';
+import { type SupervisedCall, supervisedCall } from './filter.ts';
 import type { Loop } from './loop.ts';
 import { RoutesInside } from './routes-inside.ts';
 import { connectTimeout, copyOptions, isBoundToItsNetwork } from './socket-options.ts';
@@ -78,6 +81,8 @@ const O_ASYNC = 0x2000;
 const UNPRIVILEGED_PORT = 1024;
 /** Calls that wait at the same time, of all containers: more are refused with EAGAIN, as by a full table of ports. */
 const MOST_WAITING = 16_384;
+/** Results that are kept for threads that repeat an interrupted call. */
+const MOST_UNHEARD = 1024;
 /** How often calls that wait are looked at: their thread may have been killed. */
 const SWEEP_MS = 1000;
 
@@ -104,6 +109,12 @@ export interface SupervisorOptions {
   /** Addresses and ranges that stay inside. */
   readonly noSwitch: readonly string[];
   readonly outbound?: Outbound;
+  /**
+   * The containers' programs cannot connect or bind TCP sockets themselves (sys/landlock.ts), and we are in their user
+   * namespace. Else we own it: then we have all capabilities in it and cannot give one up for a moment
+   * (user_namespaces(7)), so the kernel carries out a bind() to a port below 1024, with the program's own rights.
+   */
+  readonly isLocked: boolean;
   readonly log: (level: 'debug' | 'info' | 'warning' | 'error', text: string) => void;
   /** Ask whether a destination is allowed; absent: all are. `answer` may be called later. */
   readonly judge?: ((destination: Destination, answer: (allowed: boolean) => void) => void) | undefined;
@@ -111,12 +122,16 @@ export interface SupervisorOptions {
    * A socket of the host's has taken the place of a program's.
    * @param socket  our descriptor of it, closed after the call
    */
-  readonly onSwitched?: (socket: number, container: Container, device: string) => void;
-  /**
-   * We own the containers' user namespaces, so we have all capabilities in them and cannot give one up for a moment
-   * (user_namespaces(7)): the kernel carries out a bind() to a port below 1024, with the program's own rights.
-   */
-  readonly isOwner?: boolean;
+  readonly onSwitched?: (socket: number, about: Switched) => void;
+}
+
+/** What a connection is about that has been switched. */
+export interface Switched {
+  readonly container: Container;
+  /** Interface that its socket is bound to. */
+  readonly device: string;
+  /** The sockaddr of its destination; valid during the call. */
+  readonly address: Uint8Array;
 }
 
 /** What a listener is about. */
@@ -144,6 +159,17 @@ interface Call {
   readonly thread: number;
   /** Number of the socket in the program. */
   readonly descriptor: number;
+  readonly name: SupervisedCall | undefined;
+  /** Bytes of the address; of listen: 0. */
+  readonly length: number;
+}
+
+/** A result that a program has not got, as a signal interrupted its call in the meantime. */
+interface Unheard {
+  readonly name: SupervisedCall | undefined;
+  readonly socket: bigint;
+  readonly address: Uint8Array;
+  readonly result: number;
 }
 
 /** A connect() that waits. */
@@ -153,6 +179,8 @@ interface Waiting {
   readonly socket: number;
   readonly isHosts: boolean;
   readonly address: Uint8Array;
+  /** SO_COOKIE of the socket. */
+  readonly cookie: bigint | undefined;
   cancelLimit: () => void;
 }
 
@@ -163,6 +191,10 @@ export class Supervisor {
   readonly #destinations: Destinations;
   readonly #listeners = new Map<number, Listener>();
   readonly #waiting = new Map<number, Waiting>();
+  /** The same by thread: a new call of a thread says that its last one was interrupted. */
+  readonly #waitingOf = new Map<number, Waiting>();
+  /** By thread. */
+  readonly #unheard = new Map<number, Unheard>();
   readonly #notification = new Notification();
   /** The address of the call at hand: our copy. */
   readonly #address = new NativeBuffer(LONGEST_ADDRESS);
@@ -187,7 +219,7 @@ export class Supervisor {
     );
     loop.watch(this.#destinations.monitorFd, EPOLLIN, () => this.#destinations.changed());
     const probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    this.#hostCookie = this.#cookieOf(probe) ?? 0n;
+    this.#hostCookie = this.#cookieOf(probe, SO_NETNS_COOKIE) ?? 0n;
     close(probe);
     if (this.#hostCookie === 0n)
       throw new Error('socket switching needs SO_NETNS_COOKIE, which Linux has from 5.14 on');
@@ -213,6 +245,38 @@ export class Supervisor {
     const listener: Listener = { fd, container, namespace, cookie: undefined };
     this.#listeners.set(fd, listener);
     this.#loop.watch(fd, EPOLLIN, (events) => this.#ready(listener, events));
+  }
+
+  /**
+   * End switched connections, wherever a program of a container has their sockets: it reads the end, and cannot
+   * write any more.
+   * @param cookies  SO_COOKIE of each socket, by its inode
+   * @returns inodes of those that were ended. A socket that is just being passed to another process is not found
+   */
+  endConnections(cookies: ReadonlyMap<number, bigint>): ReadonlySet<number> {
+    const ended = new Set<number>();
+    this.#threads.findSockets(new Set(cookies.keys()), (process, descriptor, inode) => {
+      if (ended.has(inode)) return;
+      const socket = this.#threads.duplicate(process, descriptor);
+      if (socket < 0) return;
+      const { address, dv } = this.#cookie;
+      const bytes = getsockoptBytes(socket, SOL_SOCKET, SO_COOKIE, address, 8);
+      const isIt = bytes === 8 && dv.getBigUint64(0, true) === cookies.get(inode);
+      if (isIt && shutdown(socket, SHUT_RDWR) === 0) ended.add(inode);
+      close(socket);
+    });
+    return ended;
+  }
+
+  /**
+   * Whether we may do with a process of a container what we have to.
+   * @returns 0 or -errno; -EPERM: the kernel forbids it (Yama), or it has more rights than we have
+   */
+  rightsOver(processId: number): number {
+    const r = this.#threads.duplicate(processId, 2);
+    if (r < 0) return r === -Errno.EBADF ? 0 : r;
+    close(r);
+    return 0;
   }
 
   /** Called when the last process of a listener has ended. */
@@ -266,61 +330,83 @@ export class Supervisor {
         this.#arguments.i32[2]!,
       ];
     }
-    const call: Call = { listener, idLow, idHigh, thread, descriptor };
+    const name = found?.call;
+    const call: Call = {
+      ...{ listener, idLow, idHigh, thread, descriptor, name },
+      length: name === 'listen' ? 0 : third,
+    };
     if (found === undefined || thread === 0) {
       this.#pass(call);
       return;
     }
+    const interrupted = this.#waitingOf.get(thread);
+    if (interrupted !== undefined) this.#forget(interrupted);
     const theirs = this.#threads.duplicate(thread, descriptor);
-    if (theirs < 0 || getsockoptInt(theirs, SOL_SOCKET, SO_PROTOCOL) !== IPPROTO_TCP) {
-      if (theirs >= 0) close(theirs);
-      this.#pass(call);
+    if (theirs < 0) {
+      this.#withoutSocket(call, theirs);
+      return;
+    }
+    if (!isTcp(theirs)) {
+      // The kernel would look again what is open under the number. A UNIX socket's path and credentials are the
+      // program's; listen() has neither, but its clients then see the process id of its maker: ours.
+      // One of the host's has become another kind since (TCP_ULP).
+      if (this.#cookieOf(theirs, SO_NETNS_COOKIE) === this.#hostCookie)
+        this.#answer(call, this.#refuse(-Errno.EPERM));
+      else if (found.call === 'listen' && this.#options.isLocked)
+        this.#answer(call, listen(theirs, second | 0));
+      else this.#pass(call);
+      close(theirs);
       return;
     }
     let kept = false;
     try {
-      kept = this.#serveTcp(found, call, theirs, second, third);
+      kept = this.#serveTcp(call, theirs, second);
     } finally {
       if (!kept) close(theirs);
     }
+  }
+
+  /** @param error  why there is no duplicate of the program's socket */
+  #withoutSocket(call: Call, error: number): void {
+    const isOurs = error === -Errno.EMFILE || error === -Errno.ENFILE || error === -Errno.ENOMEM;
+    if (isOurs) this.#answer(call, -Errno.EAGAIN);
+    else if (error === -Errno.EBADF || (call.name === 'listen' && this.#options.isLocked))
+      this.#answer(call, error);
+    else this.#pass(call);
   }
 
   /**
    * @param theirs  a duplicate of the program's socket
    * @returns whether `theirs` is kept
    */
-  #serveTcp(
-    { call: name, inMemory }: FoundCall,
-    call: Call,
-    theirs: number,
-    second: number,
-    third: number,
-  ): boolean {
-    const isHosts = this.#cookieOf(theirs) === this.#hostCookie;
-    if (name === 'listen') {
-      if (!this.#isCurrent(call)) return false;
-      // Through socketcall, `second` is the number itself.
-      const backlog = inMemory ? second | 0 : this.#notification.int(1);
-      this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : listen(theirs, backlog));
-      return false;
-    }
-    const length = third;
+  #serveTcp(call: Call, theirs: number, second: number): boolean {
+    const { name, length } = call;
+    const namespace = this.#cookieOf(theirs, SO_NETNS_COOKIE);
+    const isHosts = namespace === this.#hostCookie;
     if (length < 0 || length > LONGEST_ADDRESS) {
       this.#answer(call, -Errno.EINVAL);
       return false;
     }
-    if (readMemoryOf(call.thread, this.#address.address, second, length) < length) {
+    this.#address.u8.fill(0);
+    if (length > 0 && readMemoryOf(call.thread, this.#address.address, second, length) < length) {
       this.#answer(call, -Errno.EFAULT);
       return false;
     }
     if (!this.#isCurrent(call)) return false;
-    if (name === 'bind') {
-      if (!isHosts && this.#options.isOwner === true && this.#needsRights()) this.#pass(call);
-      else this.#answer(call, isHosts ? this.#refuse(-Errno.EPERM) : this.#bindInside(call, theirs, length));
+    const unheard = this.#unheardOf(call, theirs);
+    if (unheard !== undefined) {
+      this.#answer(call, unheard);
       return false;
     }
-    if (isHosts) return this.#connectAgain(call, theirs, length);
-    return this.#connectFirst(call, theirs, length);
+    if (name === 'connect')
+      return isHosts
+        ? this.#connectAgain(call, theirs, length)
+        : this.#connectFirst(call, theirs, length, namespace);
+    if (isHosts) this.#answer(call, this.#refuse(-Errno.EPERM));
+    else if (name === 'listen') this.#answer(call, listen(theirs, second | 0));
+    else if (!this.#options.isLocked && this.#needsRights()) this.#pass(call);
+    else this.#answer(call, this.#bindInside(call, theirs, length));
+    return false;
   }
 
   /** A bind() inside, with the rights of the program for ports below 1024. */
@@ -345,8 +431,9 @@ export class Supervisor {
    * A connect() on a socket of the container's network.
    * @returns whether `theirs` is kept
    */
-  #connectFirst(call: Call, theirs: number, length: number): boolean {
-    const route = this.#wayOut(call, theirs, length);
+  #connectFirst(call: Call, theirs: number, length: number, namespace: bigint | undefined): boolean {
+    const isContainers = namespace !== undefined && this.#isContainers(call, namespace);
+    const route = isContainers ? this.#wayOut(call, theirs, length) : undefined;
     if (route === undefined) return this.#connectInside(call, theirs, length);
     return this.#judged(call, theirs, length, (allowed) =>
       allowed ? this.#switch(call, theirs, length, route) : this.#connectInside(call, theirs, length),
@@ -381,34 +468,29 @@ export class Supervisor {
 
   /** The way of a connect() through a socket of the host's; undefined: it stays inside. */
   #wayOut(call: Call, theirs: number, length: number): HostRoute | undefined {
-    const { u8, address } = this.#address;
+    const { u8 } = this.#address;
     const family = u8[0]! | (u8[1]! << 8);
     if (family !== getsockoptInt(theirs, SOL_SOCKET, SO_DOMAIN)) return undefined;
     if (family === AF_INET ? length < 16 : family !== AF_INET6 || length < 24) return undefined;
-    if (!this.#isContainers(call, theirs)) return undefined;
     // A bound socket has its address and its port inside; a connected one is not connected again.
     const port = localAddress(theirs, this.#peerWords, 0);
     if (port !== 0 || !isZero(this.#peerWords)) return undefined;
     const flags = fcntlGetFlags(theirs);
     if (flags < 0 || (flags & O_ASYNC) !== 0 || isBoundToItsNetwork(theirs)) return undefined;
-    if (length > 16 && address !== 0) u8.fill(0, 28);
     sockaddrRead(u8, 0, this.#words, 0);
     const route = this.#destinations.routeTo(this.#words, call.thread);
     if (route === undefined) return undefined;
-    if ((flags & O_NONBLOCK) !== 0 && this.#threads.isInEpollSet(call.thread, call.descriptor))
-      return undefined;
-    return route;
+    return this.#threads.isInEpollSet(call.thread, call.descriptor) ? undefined : route;
   }
 
   /** Whether a socket belongs to the container's own network namespace, not to one inside it. */
-  #isContainers({ listener, thread }: Call, theirs: number): boolean {
-    const cookie = this.#cookieOf(theirs);
+  #isContainers({ listener, thread }: Call, namespace: bigint): boolean {
     if (listener.cookie === undefined) {
       if (listener.namespace === '' || this.#threads.networkNamespace(thread) !== listener.namespace)
         return false;
-      listener.cookie = cookie;
+      listener.cookie = namespace;
     }
-    return cookie !== undefined && cookie === listener.cookie;
+    return namespace === listener.cookie;
   }
 
   /**
@@ -429,43 +511,45 @@ export class Supervisor {
       close(ours);
       return this.#connectInside(call, theirs, length);
     }
-    copyOptions(theirs, ours, family, family === AF_INET6);
-    const r = connect(ours, this.#address.address, bytes);
+    copyOptions(theirs, ours, family);
+    let r = connect(ours, this.#address.address, bytes);
+    if ((r === 0 || r === -Errno.EINPROGRESS) && this.#isOwnAddress(ours)) {
+      // The host got the address since its routes were looked at.
+      close(ours);
+      return this.#connectInside(call, theirs, length);
+    }
+    const { listener, idLow, idHigh, thread, descriptor } = call;
+    const cloexec = this.#threads.closeOnExec(thread, descriptor);
+    // A near peer has answered by now: its refusal leaves the program's socket in place.
+    if (r === -Errno.EINPROGRESS && isBlocking) r = connect(ours, this.#address.address, bytes);
+    if (r === -Errno.EALREADY) r = -Errno.EINPROGRESS;
     if (r < 0 && r !== -Errno.EINPROGRESS) {
       close(ours);
       this.counters.failed++;
       this.#answer(call, r);
       return false;
     }
-    if (this.#isOwnAddress(ours)) {
-      // The host got the address since its routes were looked at.
-      close(ours);
-      return this.#connectInside(call, theirs, length);
-    }
     if (isBlocking) setNonBlocking(ours, false);
-    const { listener, idLow, idHigh, thread, descriptor } = call;
-    const cloexec = this.#threads.closeOnExec(thread, descriptor);
     if (replaceDescriptor(listener.fd, idLow, idHigh, ours, descriptor, cloexec) < 0) {
       close(ours); // the program was interrupted, or has closed the socket
       this.#pass(call);
       return false;
     }
     this.counters.switched++;
-    this.#options.onSwitched?.(ours, listener.container, device);
+    const { container } = listener;
+    const { u8 } = this.#address;
+    this.#options.onSwitched?.(ours, { container, device, address: u8 });
     if (r === 0 || !isBlocking) {
       this.#answer(call, r);
       close(ours);
-    } else this.#wait(call, ours, true, bytes);
+    } else this.#wait(call, ours, true, bytes, r);
     return false;
   }
 
-  /** Whether both ends have one address. */
+  /** Whether a socket that connects to #address has the same address itself. */
   #isOwnAddress(ours: number): boolean {
-    if (localAddress(ours, this.#words, 0) < 0) return false;
-    if (peerAddress(ours, this.#peerWords, 0) < 0) {
-      // Not connected yet: the destination is in the call's address.
-      sockaddrRead(this.#address.u8, 0, this.#peerWords, 0);
-    }
+    if (localAddress(ours, this.#peerWords, 0) < 0) return false;
+    sockaddrRead(this.#address.u8, 0, this.#words, 0);
     return this.#words.every((word, i) => word === this.#peerWords[i]);
   }
 
@@ -487,7 +571,6 @@ export class Supervisor {
       this.#answer(call, -Errno.EINVAL);
       return false;
     }
-    u8.fill(0, family === AF_INET ? 16 : 28);
     const bytes = family === AF_INET ? 16 : Math.min(length, 28);
     // Of a connection that is there or on its way, the kernel does not look at the address. It must not become one to
     // another place if it fails at this moment, so only the same device will do.
@@ -528,13 +611,18 @@ export class Supervisor {
       this.#answer(call, r);
       return false;
     }
-    return this.#wait(call, theirs, isHosts, length);
+    return this.#wait(call, theirs, isHosts, length, r);
   }
 
-  /** Answer a blocking connect() when the socket is connected. @returns true: `socket` is kept */
-  #wait(call: Call, socket: number, isHosts: boolean, length: number): boolean {
+  /**
+   * Answer a blocking connect() when the socket is connected.
+   * @param late  the answer if SO_SNDTIMEO passes first
+   * @returns true: `socket` is kept
+   */
+  #wait(call: Call, socket: number, isHosts: boolean, length: number, late: number): boolean {
     const waiting: Waiting = {
       ...{ call, socket, isHosts, address: this.#address.u8.slice(0, length) },
+      cookie: this.#cookieOf(socket, SO_COOKIE),
       cancelLimit: () => {},
     };
     const watched =
@@ -547,10 +635,11 @@ export class Supervisor {
       return true;
     }
     this.#waiting.set(socket, waiting);
+    this.#waitingOf.set(call.thread, waiting);
     const limit = connectTimeout(socket);
     if (limit > 0)
       waiting.cancelLimit = this.#loop.at(performance.now() + limit, () => {
-        this.#answer(call, -Errno.EINPROGRESS);
+        this.#answer(call, late);
         this.#forget(waiting);
       });
     if (!this.#sweeps) {
@@ -562,7 +651,12 @@ export class Supervisor {
 
   /** The kernel has connected the socket, or has given up: connect() tells which, and does not wait. */
   #finish(waiting: Waiting): void {
-    const { call, socket, address } = waiting;
+    const { call, socket, address, cookie } = waiting;
+    // Without this, connect() would take a failure that the program has not been told, or begin anew after it.
+    if (!this.#isCurrent(call)) {
+      this.#forget(waiting);
+      return;
+    }
     this.#address.u8.set(address);
     const isBlocking = (fcntlGetFlags(socket) & O_NONBLOCK) === 0;
     const r = connectWithoutWaiting(socket, isBlocking, this.#address.address, address.length);
@@ -570,12 +664,20 @@ export class Supervisor {
     if (r < 0 && r !== -Errno.EISCONN && waiting.isHosts) this.counters.failed++;
     this.#answer(call, r === -Errno.EISCONN ? 0 : r);
     this.#forget(waiting);
+    if (r === 0 || r === -Errno.EISCONN) return;
+    // Other threads that wait for the same socket: the kernel tells the failure to one of them.
+    for (const other of this.#waiting.values()) {
+      if (other.cookie !== cookie || cookie === undefined) continue;
+      this.#answer(other.call, -Errno.ECONNABORTED);
+      this.#forget(other);
+    }
   }
 
   #forget(waiting: Waiting): void {
     waiting.cancelLimit();
     this.#loop.unwatch(waiting.socket);
     this.#waiting.delete(waiting.socket);
+    if (this.#waitingOf.get(waiting.call.thread) === waiting) this.#waitingOf.delete(waiting.call.thread);
     close(waiting.socket);
   }
 
@@ -586,10 +688,23 @@ export class Supervisor {
     if (this.#sweeps) this.#loop.at(performance.now() + SWEEP_MS, () => this.#sweep());
   }
 
-  #cookieOf(socket: number): bigint | undefined {
+  /** @param name  SO_NETNS_COOKIE or SO_COOKIE */
+  #cookieOf(socket: number, name: number): bigint | undefined {
     const { address, dv } = this.#cookie;
-    const bytes = getsockoptBytes(socket, SOL_SOCKET, SO_NETNS_COOKIE, address, 8);
-    return bytes === 8 ? dv.getBigUint64(0, true) : undefined;
+    return getsockoptBytes(socket, SOL_SOCKET, name, address, 8) === 8 ? dv.getBigUint64(0, true) : undefined;
+  }
+
+  /**
+   * The result of the same call of the same thread, which was carried out but interrupted before it was answered. A
+   * program that repeats it, or a kernel that restarts it, must not find that it is done already.
+   */
+  #unheardOf({ thread, name, length }: Call, theirs: number): number | undefined {
+    if (this.#unheard.size === 0) return undefined;
+    const unheard = this.#unheard.get(thread);
+    this.#unheard.delete(thread);
+    if (unheard === undefined || unheard.name !== name || unheard.address.length !== length) return undefined;
+    if (unheard.socket !== this.#cookieOf(theirs, SO_COOKIE)) return undefined;
+    return unheard.address.every((byte, i) => byte === this.#address.u8[i]) ? unheard.result : undefined;
   }
 
   #isCurrent({ listener, idLow, idHigh }: Call): boolean {
@@ -601,8 +716,18 @@ export class Supervisor {
     return error;
   }
 
-  #answer({ listener, idLow, idHigh }: Call, result: number): void {
-    answer(listener.fd, idLow, idHigh, result);
+  /** @param result  0 or -errno of a call that was carried out on the socket at its number */
+  #answer(call: Call, result: number): void {
+    const { listener, idLow, idHigh, thread, descriptor, name, length } = call;
+    if (answer(listener.fd, idLow, idHigh, result) !== -Errno.ENOENT) return;
+    // Where the socket is another one by now, or the thread has been killed, nothing is kept, or not for long.
+    const socket = this.#threads.duplicate(thread, descriptor);
+    if (socket < 0) return;
+    const cookie = this.#cookieOf(socket, SO_COOKIE);
+    close(socket);
+    if (cookie === undefined) return;
+    if (this.#unheard.size >= MOST_UNHEARD) this.#unheard.clear();
+    this.#unheard.set(thread, { name, socket: cookie, address: this.#address.u8.slice(0, length), result });
   }
 
   #pass({ listener, idLow, idHigh }: Call): void {
@@ -610,6 +735,11 @@ export class Supervisor {
     letPass(listener.fd, idLow, idHigh);
   }
 }
+
+/** Not a raw socket for TCP's number, nor MPTCP. */
+const isTcp = (socket: number): boolean =>
+  getsockoptInt(socket, SOL_SOCKET, SO_PROTOCOL) === IPPROTO_TCP &&
+  getsockoptInt(socket, SOL_SOCKET, SO_TYPE) === SOCK_STREAM;
 
 const isZero = (words: Uint32Array): boolean =>
   words[3] === 0 && (isV4Mapped(words, 0) || (words[0] === 0 && words[1] === 0 && words[2] === 0));

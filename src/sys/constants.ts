@@ -160,6 +160,7 @@ export const SOCK_SEQPACKET = 5;
 export const SOCK_NONBLOCK = O_NONBLOCK;
 export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SHUT_WR = 1;
+export const SHUT_RDWR = 2;
 export const MSG_OOB = 0x1;
 export const MSG_PEEK = 0x2;
 export const MSG_CTRUNC = 0x8;

@@ -113,15 +113,49 @@ export class Threads {
    * @returns true also if that cannot be known
    */
   isInEpollSet(thread: number, descriptor: number): boolean {
-    const directory = openat(this.#proc, `${thread}/fd`, O_RDONLY | O_DIRECTORY);
-    if (directory < 0) return true;
+    return this.#hasEntry(
+      `${thread}/fd`,
+      (set) => set !== descriptor && this.#isInSet(thread, set, descriptor),
+      true,
+    );
+  }
+
+  /**
+   * Look for sockets among the descriptors of all processes that we have rights over.
+   * @param inodes  of the sockets
+   * @param found  called for each descriptor that is one of them
+   */
+  findSockets(
+    inodes: ReadonlySet<number>,
+    found: (process: number, descriptor: number, inode: number) => void,
+  ): void {
+    const processes: number[] = [];
+    this.#hasEntry('.', (process) => processes.push(process) < 0, false);
+    for (const process of processes) {
+      const visit = (descriptor: number): boolean => {
+        const r = cReadlinkat(this.#proc, `${process}/fd/${descriptor}`, text.address, TEXT_BYTES);
+        const inode = r < 0 ? undefined : /^socket:\[(\d+)\]$/.exec(latin1(r))?.[1];
+        if (inode !== undefined && inodes.has(Number(inode))) found(process, descriptor, Number(inode));
+        return false;
+      };
+      this.#hasEntry(`${process}/fd`, visit, false);
+    }
+  }
+
+  /**
+   * Whether `visit` returns true for one of the numbers that are names in a directory below /proc.
+   * @param unknown  the result if it cannot be read
+   */
+  #hasEntry(path: string, visit: (name: number) => boolean, unknown: boolean): boolean {
+    const directory = openat(this.#proc, path, O_RDONLY | O_DIRECTORY);
+    if (directory < 0) return unknown;
     try {
       for (;;) {
         const bytes = syscall4(syscallNumber('getdents64'), directory, entries.address, ENTRIES_BYTES, 0);
-        if (bytes <= 0) return bytes < 0;
+        if (bytes <= 0) return bytes < 0 && unknown;
         for (let at = 0; at < bytes; at += entries.u16[(at + RECLEN_AT) >> 1]!) {
-          const set = numberAt(at + NAME_AT);
-          if (set >= 0 && set !== descriptor && this.#isInSet(thread, set, descriptor)) return true;
+          const name = numberAt(at + NAME_AT);
+          if (name >= 0 && visit(name)) return true;
         }
       }
     } finally {

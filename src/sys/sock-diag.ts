@@ -22,6 +22,7 @@ import { netlinkAttributes, netlinkMessages } from './netlink-messages.ts';
 import {
   getsockname,
   getsockoptBytes,
+  getsockoptInt,
   recv,
   SOCKADDR_BYTES,
   sendto,
@@ -69,8 +70,8 @@ export interface SocketKey {
 export interface TcpSocket {
   /** TCP_ESTABLISHED … TCP_CLOSING. */
   readonly state: number;
-  /** No process has it open any more. */
-  readonly isOrphan: boolean;
+  /** As in the links of /proc/PID/fd; 0: no process has it open any more. */
+  readonly inode: number;
   /** Absent: not asked for, or the socket is only an address in TIME-WAIT. */
   readonly info?: TcpSocketInfo;
 }
@@ -96,16 +97,18 @@ const optionBuffer = new NativeBuffer(8);
  * The key of a TCP socket that has called connect().
  * @param peer  sockaddr_in or sockaddr_in6 that it connects to: the kernel does not give it before the
  *   connection stands
- * @param device  index of the interface that the socket is bound to; 0: none
  * @returns the key, or -errno
  */
-export function socketKey(fd: number, peer: Uint8Array, device: number): SocketKey | number {
+export function socketKey(fd: number, peer: Uint8Array): SocketKey | number {
   const { u8, u32, address } = nameBuffer;
   u32[NAME_LENGTH_AT >> 2] = SOCKADDR_BYTES;
   const named = getsockname(fd, address, address + NAME_LENGTH_AT);
   if (named < 0) return named;
   const got = getsockoptBytes(fd, k.SOL_SOCKET, k.SO_COOKIE, optionBuffer.address, 8);
   if (got < 0) return got;
+  // The kernel finds a socket that is bound to an interface only by that interface.
+  const device = getsockoptInt(fd, k.SOL_SOCKET, k.SO_BINDTOIFINDEX);
+  if (device < 0) return device;
   const family = u8[0] === k.AF_INET6 ? 6 : 4;
   const id = new Uint8Array(SOCKET_ID_BYTES);
   const [from, bytes] = family === 6 ? [8, 16] : [4, 4];
@@ -117,6 +120,10 @@ export function socketKey(fd: number, peer: Uint8Array, device: number): SocketK
   id.set(optionBuffer.u8, COOKIE);
   return { family, id };
 }
+
+/** SO_COOKIE of the key's socket. */
+export const cookieOf = ({ id }: SocketKey): bigint =>
+  new DataView(id.buffer, id.byteOffset).getBigUint64(COOKIE, true);
 
 /** Addresses and ports of a key. The addresses are bytes in network order, 4 or 16. */
 export function endsOf({ family, id }: SocketKey): {
@@ -230,14 +237,14 @@ export class SockDiag {
 function readSocket({ u8, dv }: NativeBuffer, at: number, endAt: number): TcpSocket | undefined {
   if (endAt - at < INET_DIAG_MSG_BYTES) return undefined;
   const state = u8[at + 1]!;
-  const isOrphan = dv.getUint32(at + INODE, true) === 0;
+  const inode = dv.getUint32(at + INODE, true);
   const range = netlinkAttributes(u8, at + INET_DIAG_MSG_BYTES, endAt).get(k.INET_DIAG_INFO);
-  if (range === undefined || range[1] - range[0] < TCP_INFO_BYTES) return { state, isOrphan };
+  if (range === undefined || range[1] - range[0] < TCP_INFO_BYTES) return { state, inode };
   const word = (offset: number): number => dv.getUint32(range[0] + offset, true);
   const count = (offset: number): number => Number(dv.getBigUint64(range[0] + offset, true));
   return {
     state,
-    isOrphan,
+    inode,
     info: {
       // SYN and FIN count as a byte each (RFC 9293 section 3.4).
       bytesSent: Math.max(0, count(TCPI_BYTES_ACKED) - 1 - (OUR_FIN_ACKED.includes(state) ? 1 : 0)),

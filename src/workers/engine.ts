@@ -18,6 +18,7 @@ import { macParse } from '../proto/ethernet.ts';
 import type { Pref64 } from '../proto/ndp.ts';
 import {
   COUNTERS,
+  type CounterName,
   countersSum,
   countersView,
   DROP_BASE,
@@ -94,6 +95,8 @@ export interface EngineHandle {
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
   counters(): Record<string, number>;
+  /** Add counters of another process, which `source` reads, to the sums of counters(). */
+  countBeside(source: () => Partial<Readonly<Record<CounterName, number>>>): void;
   /** The same per packet thread, with its name: `packets`, or `reader`, `shard N`, `host-io`, or `lane N`. */
   threadCounters(): readonly ThreadCounters[];
   /** Histograms of all threads: [value, count] pairs, values rising. Empty histograms are left out. */
@@ -252,6 +255,7 @@ class Engine implements EngineHandle {
   /** The capture that runs. */
   #capture: Capture | undefined;
   #captureShare: CaptureShare | undefined;
+  #beside: (() => Partial<Readonly<Record<CounterName, number>>>) | undefined;
   readonly #logs: LogReader;
   #logLoop: Promise<void> | undefined;
   /** Lines of the last REPEAT_MS, and when they came. */
@@ -596,7 +600,13 @@ class Engine implements EngineHandle {
     const counters = namedCounters(countersSum(this.#sab, this.#layout));
     const lost = this.#capture?.lostByWriting ?? 0;
     if (lost > 0) counters.pcapLost = (counters.pcapLost ?? 0) + lost;
+    for (const [name, value] of Object.entries(this.#beside?.() ?? {}))
+      if (value > 0) counters[name] = (counters[name] ?? 0) + value;
     return counters;
+  }
+
+  countBeside(source: () => Partial<Readonly<Record<CounterName, number>>>): void {
+    this.#beside = source;
   }
 
   #makeCapture(start: CaptureStart): void {

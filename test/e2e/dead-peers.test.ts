@@ -1,13 +1,14 @@
 // @vitest: beside
 /**
  * Peers that are gone without a word. Keep-alives of the guest become keep-alives of the host's socket; bytes
- * that nobody acknowledges end the connection within the time of the host's own time-outs.
+ * that nobody acknowledges end the connection within the time of the host's own time-outs. All tests wait: they
+ * run at the same time.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeedIn } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
 import { FAMILIES, HOST4, HOST6, PORT } from '../support/ports.ts';
-import { eventually } from '../support/process.ts';
+import { eventually, killTree, sleepMs } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
 /**
@@ -75,25 +76,28 @@ while True:
     next_of[source] = max(next_of.get(source, 0), (seq + length) % 2**32)
 `;
 
-describeE2e('peers that are gone', [requireTool('python3', 'apt package python3-minimal')], () => {
-  let bed: Bed;
-  beforeAll(async () => {
-    bed = await makeBed();
-    for (const sysctl of SYSCTLS) {
-      const [name, value] = sysctl.split('=');
-      await succeedIn(bed, 'host', ['sh', '-c', `echo ${value} >/proc/sys/net/ipv4/${name}`]);
-    }
-  });
-  afterAll(() => bed?.close());
+/** Where the client below connects, on the host and inside. */
+const HELD_PORT = 8084;
 
-  describe.each(engine.plans)('%s', (plan) => {
+describeE2e('peers that are gone', [requireTool('python3', 'apt package python3-minimal')], () => {
+  // Each has a bed of its own: they set the host's time-outs, count what reaches the peer, and cut it off.
+  describe.concurrent.each(engine.plans)('%s', (plan) => {
+    let bed: Bed;
     let guest: Guest;
     beforeAll(async () => {
+      bed = await makeBed();
+      for (const sysctl of SYSCTLS) {
+        const [name, value] = sysctl.split('=');
+        await succeedIn(bed, 'host', ['sh', '-c', `echo ${value} >/proc/sys/net/ipv4/${name}`]);
+      }
       guest = await bed.engine({ plan });
     });
-    afterAll(() => guest?.stop());
+    afterAll(async () => {
+      await guest?.stop();
+      await bed?.close();
+    });
 
-    it.concurrent.each(FAMILIES)(
+    it.each(FAMILIES)(
       '$name: keep-alives of the guest reach the peer; when it is gone, the connection fails',
       {
         timeout: 40_000,
@@ -132,5 +136,40 @@ describeE2e('peers that are gone', [requireTool('python3', 'apt package python3-
         expect(stdout).toContain('idle open');
       },
     );
+  });
+
+  // The timer is the engine's own, the same in all plans and on both runtimes.
+  it.concurrent('a published port from loopback: the server inside has closed and ended, the client never closes: the flow is freed after a minute', {
+    timeout: 80_000,
+  }, async () => {
+    const bed = await makeBed();
+    try {
+      const guest = await bed.engine({
+        plan: engine.plans[0]!,
+        publish: [`${HELD_PORT}:${HELD_PORT}`],
+        extra: engine.name === 'bucatini' ? ['--splice'] : [],
+      });
+      await guest.inside(['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/tcp_fin_timeout']);
+      const node = (code: string): string[] => [process.execPath, '-e', code];
+      const serve = `require('net').createServer((s) => { s.end(); setTimeout(() => process.exit(), 200); })
+        .listen(${HELD_PORT}, () => console.log('ready'))`;
+      const server = guest.startInside(node(serve));
+      await eventually('it listens', 5000, () => server.printed().stdout.includes('ready'));
+      const hold = `const s = require('net').connect({ host: '127.0.0.1', port: ${HELD_PORT}, allowHalfOpen: true });
+        s.resume().on('end', () => console.log('end')); setInterval(() => {}, 1000)`;
+      const held = async (): Promise<string> =>
+        (await bed.run('host', ['ss', '-Htan', 'state', 'fin-wait-2', 'sport', '=', `:${HELD_PORT}`])).stdout;
+      const client = bed.start('host', node(hold));
+      await eventually('the client gets FIN', 5000, () => client.printed().stdout.includes('end'));
+      expect(await held()).not.toBe('');
+      await eventually('its socket is closed', 60_000, async () => {
+        await sleepMs(500);
+        return (await held()) === '';
+      });
+      killTree(client.pid);
+      await guest.stop();
+    } finally {
+      await bed.close();
+    }
   });
 });

@@ -141,7 +141,7 @@ describeE2e('elastic lanes', engine.name === 'bucatini' ? needs : [() => 'only o
       await begin('lanes=1-2', SOON_BUSY);
       const before = { descriptors: descriptors(), queues: await queues() };
       expect(before.queues).toBe('numqueues 1');
-      const load = (): Started => guest.startInside(['iperf3', '-c', PEER4, '-t', '5', '-P', '4']);
+      const load = (): Started => guest.startInside(['iperf3', '-c', PEER4, '-t', '3', '-P', '4']);
       const first = load();
       await opened();
       expect(await queues()).toBe('numqueues 2');
@@ -190,7 +190,8 @@ describeE2e('elastic lanes', engine.name === 'bucatini' ? needs : [() => 'only o
         const now = await sent();
         return now.length === 2 && now.every((bytes, i) => bytes > (before[i] ?? 0) + 16 * MIB);
       });
-      expect(await load.exited, load.printed().stderr).toBe(0);
+      expect(isAlive(load.pid), load.printed().stderr).toBe(true);
+      killTree(load.pid);
     });
 
     it('a lane that cannot be started: one warning, and traffic goes on', async () => {
@@ -198,7 +199,7 @@ describeE2e('elastic lanes', engine.name === 'bucatini' ? needs : [() => 'only o
       // Without memory for a further thread.
       const vm = /^VmSize:\s+(\d+)/m.exec(readFileSync(`/proc/${guest.enginePid}/status`, 'utf8'))![1];
       execFileSync('prlimit', ['--pid', String(guest.enginePid), `--as=${Number(vm) * 1024 + 2 * MIB}`]);
-      const load = guest.startInside(['iperf3', '-c', PEER4, '-t', '5', '-P', '4']);
+      const load = guest.startInside(['iperf3', '-c', PEER4, '-t', '3', '-P', '4']);
       await eventually(`a warning: ${said()}`, 20_000, () => count('cannot be opened') > 0);
       expect(await load.exited, load.printed().stderr).toBe(0);
       expect(count('cannot be opened'), said()).toBe(1);

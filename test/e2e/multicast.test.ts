@@ -342,7 +342,10 @@ describeE2e('multicast', needs, () => {
       await sameGroups();
     });
 
-    it('iperf 2 to a group with a TTL, in both directions: no datagram is lost', async () => {
+    // Programs of the network; the plans differ in the thread that carries datagrams, which is tested above.
+    const first = plan === engine.plans[0];
+
+    it.runIf(first)('iperf 2 to a group with a TTL, in both directions: no datagram is lost', async () => {
       const serve = (where: Where | Inside, bind: string): Started =>
         start(where, ['iperf', '-s', '-u', '-B', bind, '-i', '1']);
       const ask = (group: string): string[] => ['iperf', '-c', group, '-u', '-T', '3', '-t', '2', '-b', '5M'];
@@ -375,31 +378,34 @@ describeE2e('multicast', needs, () => {
       }
     };
 
-    it('avahi: each side finds the service of the other', async () => {
+    it.runIf(first)('avahi: each side finds the service of the other', async () => {
       await findEachOther([
         ['outside', avahi(bed, 'peer', 'outside')],
         ['inside', avahi(bed, guest, 'inside')],
       ]);
     });
 
-    it('avahi, beside an avahi-daemon of the host, with an address of its own: all find one another', async () => {
-      const own = ['--address', '10.77.0.99/24', '--address', 'fd77::99/64'];
-      const beside = await bed.engine({ plan, extra: [...MULTICAST, ...own] });
-      try {
-        const between = avahi(bed, 'host', 'between');
-        begun.push(between);
-        await shows('avahi of the host', between, () => printed(between).includes('published'));
-        await findEachOther([
-          ['outside', avahi(bed, 'peer', 'outside')],
-          ['between', between],
-          ['inside', avahi(bed, beside, 'inside')],
-        ]);
-      } finally {
-        await beside.stop();
-      }
-    });
+    it.runIf(first)(
+      'avahi, beside an avahi-daemon of the host, with an address of its own: all find one another',
+      async () => {
+        const own = ['--address', '10.77.0.99/24', '--address', 'fd77::99/64'];
+        const beside = await bed.engine({ plan, extra: [...MULTICAST, ...own] });
+        try {
+          const between = avahi(bed, 'host', 'between');
+          begun.push(between);
+          await shows('avahi of the host', between, () => printed(between).includes('published'));
+          await findEachOther([
+            ['outside', avahi(bed, 'peer', 'outside')],
+            ['between', between],
+            ['inside', avahi(bed, beside, 'inside')],
+          ]);
+        } finally {
+          await beside.stop();
+        }
+      },
+    );
 
-    it('SSDP: gssdp-discover inside finds minidlna outside, and the reverse', async () => {
+    it.runIf(first)('SSDP: gssdp-discover inside finds minidlna outside, and the reverse', async () => {
       const outside = start('peer', dlna('10.77.0.2', 'outside'));
       const found = async (where: 'peer' | Inside): Promise<string> => {
         const argv = [

@@ -141,15 +141,14 @@ describeE2e('emulated line', needs, () => {
 
     it('without a limit: faster than any rate above', { timeout: TIMEOUT_MS }, async () => {
       await withLine(['--impair', 'none'], async (guest) => {
-        expect(await iperf(guest, PEER4)).toBeGreaterThan(100e6);
-        expect(await iperf(guest, PEER4, '-R')).toBeGreaterThan(100e6);
+        expect(await iperf(guest, PEER4, '-t', '1')).toBeGreaterThan(100e6);
+        expect(await iperf(guest, PEER4, '-t', '1', '-R')).toBeGreaterThan(100e6);
       });
     });
   });
 
   describe('delay', () => {
     it.each([
-      ['20ms', 40],
       ['7.3ms', 14.6],
       ['0.5ms', 1],
       ['30ms/down', 30],
@@ -182,7 +181,7 @@ describeE2e('emulated line', needs, () => {
 
     it('jitter: the times differ', { timeout: TIMEOUT_MS }, async () => {
       await withLine(['--delay', '30ms,5ms/up'], async (guest) => {
-        const { timesMs } = await ping(guest, PEER4, 100, '-i', '0.05');
+        const { timesMs } = await ping(guest, PEER4, 60, '-i', '0.05');
         expect(Math.max(...timesMs) - Math.min(...timesMs)).toBeGreaterThan(10);
         expect(Math.abs(median(timesMs) - 30)).toBeLessThan(8);
       });

@@ -23,14 +23,15 @@ describeE2e('TCP', [requireTool('curl', 'apt package curl')], () => {
   });
   afterAll(() => bed?.close());
 
-  describe.each(engine.plans)('%s', (plan) => {
+  // Each plan has a guest of its own, and a third of the time is waited for.
+  describe.concurrent.each(engine.plans)('%s', (plan) => {
     let guest: Guest;
     beforeAll(async () => {
       guest = await bed.engine({ plan });
     });
     afterAll(() => guest?.stop());
 
-    describe.each(FAMILIES)('$name', (family) => {
+    describe.each(FAMILIES)('$name', { concurrent: false }, (family) => {
       it('the guest finishes sending first: it still reads the whole answer', async () => {
         const { client, server } = await converse(
           bed,

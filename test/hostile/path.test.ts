@@ -3,7 +3,7 @@
  * Hostile frames through the packet path: every field wrong in every usual way, then random frames from a
  * seed.
  *
- * HOSTILE_FRAMES: total number (default 6 million, with those of engine.test.ts); HOSTILE_SEED:
+ * HOSTILE_FRAMES: total number (default 4 million, with those of engine.test.ts); HOSTILE_SEED:
  * another seed.
  */
 import { afterAll, describe, expect, it } from 'vitest';

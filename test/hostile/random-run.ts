@@ -11,7 +11,7 @@ import { Verifier } from './verify.ts';
 /** Number of frames for the whole engine (engine.test.ts). */
 export const ENGINE_FRAMES = 900_000;
 /** HOSTILE_FRAMES: total number of frames, by hand 10 million. */
-export const ALL_FRAMES = Number(process.env.HOSTILE_FRAMES ?? 6_000_000);
+export const ALL_FRAMES = Number(process.env.HOSTILE_FRAMES ?? 4_000_000);
 export const PATH_FRAMES = Math.max(300_000, ALL_FRAMES - ENGINE_FRAMES);
 export const SEED = Number(process.env.HOSTILE_SEED ?? 20_260_101);
 

@@ -11,6 +11,8 @@ import { portsBeside } from '../../src/main/api/added-ports.ts';
 import { Api, type ApiOptions, TOO_LARGE_REPLY } from '../../src/main/api/api.ts';
 import { ApiSocket, firstJsonValue } from '../../src/main/api/socket.ts';
 import { parseLineOptions } from '../../src/main/cli/lines.ts';
+import type { SwitchedConnections } from '../../src/main/switching/switched-connections.ts';
+import type { SwitchedFlow } from '../../src/switch/flow-records.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import type { ListenerPlan, ShapingPlan } from '../../src/workers/engine-plan.ts';
 
@@ -290,11 +292,124 @@ describe('slirp4netns requests', () => {
     expect(error.desc).toBe('bad request: unknown execute');
     const names = error.reason.replace('known requests: ', '').split(', ');
     expect(names).toContain('list_ports');
-    const options = { egress: { text: undefined, replace: async () => 0 } };
+    const options = { egress: { text: undefined, replace: async () => ({ ended: 0, switchedLeft: 0 }) } };
     for (const execute of names)
       expect(await api(new Listeners(), options).answer(JSON.stringify({ execute }))).not.toMatch(
         /unknown execute/,
       );
+  });
+
+  describe('with socket switching', () => {
+    /** Three switched connections. */
+    const switched = (): SwitchedConnections & { readonly asked: number[][] } => {
+      const asked: number[][] = [];
+      const flow: SwitchedFlow = {
+        ...{ id: 1, protocol: 'tcp', container: 'COMMAND', state: 'established', device: 'eth0' },
+        ...{ source: '192.0.2.9', sourcePort: 40_000, destination: '192.0.2.1', destinationPort: 443 },
+        ...{ ageMs: 5, bytesSent: 11, bytesReceived: 22, rttUs: 33, retransmits: 0, congestionWindow: 10 },
+      };
+      const all = [flow, { ...flow, id: 4 }, { ...flow, id: 9, state: 'connecting', rttUs: 0 }];
+      let counts = { switchedConnections: 0, switchPassedOn: 0, switchRefused: 0, switchFailed: 0 };
+      const refresh = async (): Promise<void> => {
+        counts = { switchedConnections: 5, switchPassedOn: 4, switchRefused: 3, switchFailed: 2 };
+      };
+      return {
+        asked,
+        refresh,
+        counts: () => counts,
+        flows: async (after, limit) => {
+          asked.push([after, limit]);
+          const rest = all.filter(({ id }) => id > after);
+          return { flows: rest.slice(0, limit), more: rest.length > limit };
+        },
+        active: async () => {
+          await refresh();
+          return 3;
+        },
+        setJudge: async () => {},
+        end: async () => 0,
+      };
+    };
+    const FIRST = 2 ** 40;
+
+    class LastPage extends Listeners {
+      override async listFlows(after: number, limit: number) {
+        const { flows } = await super.listFlows(after, limit);
+        const rest = flows.filter(({ id }) => id > after);
+        return { flows: rest.slice(0, limit), more: rest.length > limit };
+      }
+    }
+
+    it('list_flows: switched connections after those of the engine, page by page', async () => {
+      const connections = switched();
+      const { answer } = bind(api(new LastPage(), { switched: connections }));
+      const page = async (after: number, limit: number) =>
+        JSON.parse(await answer(JSON.stringify({ execute: 'list_flows', arguments: { after, limit } })))
+          .return;
+      const ids = async (limit: number): Promise<number[][]> => {
+        const pages: number[][] = [];
+        for (let after = -1, more = true; more; ) {
+          const answered = await page(after, limit);
+          pages.push(answered.flows.map(({ id }: { id: number }) => id));
+          after = pages.at(-1)!.at(-1)!;
+          more = answered.more;
+        }
+        return pages;
+      };
+      expect((await page(-1, 3)).flows[2]).toEqual({
+        ...{ id: FIRST + 1, proto: 'tcp', state: 'established', path: 'switched', device: 'eth0' },
+        ...{ guest_addr: '192.0.2.9', guest_port: 40_000, remote_addr: '192.0.2.1', remote_port: 443 },
+        ...{ bytes_from_guest: 11, bytes_to_guest: 22, age_ms: 5, rtt_us: 33, retransmits: 0, cwnd: 10 },
+      });
+      expect((await page(FIRST + 4, 3)).flows).toEqual([
+        expect.not.objectContaining({ rtt_us: expect.anything() }),
+      ]);
+      const all = [3, 4, FIRST + 1, FIRST + 4, FIRST + 9];
+      for (const limit of [1, 2, 3, 4, 5, 1000]) {
+        const pages = await ids(limit);
+        expect(pages.flat()).toEqual(all);
+        expect(Math.max(...pages.map(({ length }) => length))).toBeLessThanOrEqual(limit);
+      }
+      expect(connections.asked).toContainEqual([4, 1]);
+    });
+
+    it('info and metrics: what the supervisor has counted; stats asks it first', async () => {
+      const connections = switched();
+      const { answer } = bind(api(new Listeners(), { switched: connections }));
+      await answer('{"execute":"stats"}');
+      expect(connections.counts().switchedConnections).toBe(5);
+      expect(JSON.parse(await answer('{"execute":"info"}')).return.switching).toEqual({
+        ...{ switched: 5, passedOn: 4, refused: 3, failed: 2, active: 3 },
+      });
+      expect(JSON.parse(await answer('{"execute":"metrics"}')).return.switched).toBe(3);
+      const silent = { ...switched(), active: async () => undefined };
+      const without = bind(api(new Listeners(), { switched: silent }));
+      expect(JSON.parse(await without.answer('{"execute":"metrics"}')).return).not.toHaveProperty('switched');
+      expect(JSON.parse(await without.answer('{"execute":"info"}')).return.switching).not.toHaveProperty(
+        'active',
+      );
+    });
+
+    it('captures and emulated lines: refused', async () => {
+      const stream = () => {
+        throw new Error('started');
+      };
+      const captures = { stream, stop: async () => false, dump: () => undefined };
+      const { answer } = bind(api(new Listeners(), { switched: switched(), captures }));
+      const why = 'not with --switch-sockets: switched connections do not cross the interface';
+      expect(await answer('{"execute":"start_capture"}')).toBe(refused(`start_capture: ${why}`));
+      for (const execute of ['get_impairment', 'set_impairment'])
+        expect(await answer(JSON.stringify({ execute }))).toBe(refused(`no emulated line: ${why}`));
+    });
+
+    it('set_policy: says how many connections could not be ended', async () => {
+      const egress = { text: undefined, replace: async () => ({ ended: 3, switchedLeft: 1 }) };
+      const set = '{"execute":"set_policy","arguments":{"policy":null}}';
+      expect(await api(new Listeners(), { egress, switched: switched() }).answer(set)).toBe(
+        '{"return":{"flows_ended":3,"switched_flows_left":1}}',
+      );
+      expect(await api(new Listeners(), { egress }).answer(set)).toBe('{"return":{"flows_ended":3}}');
+    });
   });
 
   it('list_ports: ports of options and of requests, ranges, and those that could not be bound', async () => {

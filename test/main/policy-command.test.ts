@@ -10,6 +10,8 @@ import { joinPolicy, parsePolicyText } from '../../src/main/cli/policy-text.ts';
 import { UsageError } from '../../src/main/cli/values.ts';
 import { EgressControl } from '../../src/main/host/egress-control.ts';
 import type { Log } from '../../src/main/host/log.ts';
+import type { Judge, SwitchedConnections } from '../../src/main/switching/switched-connections.ts';
+import type { SwitchedFlow } from '../../src/switch/flow-records.ts';
 import { RTN_ANYCAST, RTN_LOCAL, RTN_UNICAST } from '../../src/sys/constants.ts';
 import type { RouteSocket } from '../../src/sys/netlink.ts';
 import type { EngineHandle } from '../../src/workers/engine.ts';
@@ -164,6 +166,63 @@ describe('the options of a front end', () => {
     names.plan(host(), none, log);
     expect(logs[0]).toContain('--dns-forward');
     expect(() => control.replace('nonsense')).toThrow('policy: line 1: nonsense');
+  });
+
+  it('switched connections: judged as the packet threads do, and ended when a new policy denies them', async () => {
+    const host = { addresses: () => [{ address: '192.0.2.1' }], routes: () => [] } as unknown as RouteSocket;
+    const setEgress = async () => 2;
+    const logs: string[] = [];
+    const flows = [
+      { id: 1, destination: '10.0.0.1', destinationPort: 80 },
+      { id: 5, destination: '198.51.100.1', destinationPort: 25 },
+      { id: 6, destination: '2001:db8::1', destinationPort: 80 },
+    ] as SwitchedFlow[];
+    const ended: number[][] = [];
+    const judges: (Judge | undefined)[] = [];
+    const control = new EgressControl({
+      egress: [
+        { allow: false, text: 'host' },
+        { allow: true, text: '10.0.0.0/8:443,*.a.test:80,any:25' },
+      ],
+    });
+    control.switched = {
+      setJudge: async (judge: Judge | undefined) => void judges.push(judge),
+      flows: async (after: number) => {
+        const rest = flows.filter(({ id }) => id > after);
+        return { flows: rest.slice(0, 1), more: rest.length > 1 };
+      },
+      end: async (ids: readonly number[]) => {
+        ended.push([...ids]);
+        return ids.length - 1;
+      },
+    } as unknown as SwitchedConnections;
+    expect(control.judge).toBeUndefined();
+    const plan = control.plan(host, TEST_PLAN.addresses, (_level, text) => logs.push(text))!;
+    control.started({ setEgress } as unknown as EngineHandle);
+    const names = new EgressNames(plan.names);
+    const [learned, expired] = [addressWords('198.51.100.7'), addressWords('198.51.100.8')];
+    const now = names.now(performance.now());
+    const wire = Buffer.from('\x01x\x01a\x04test');
+    names.learn(wire, 0, wire.length, learned, 0, 60, now);
+    names.learn(wire, 0, wire.length, expired, 0, 60, now - 100);
+    const judge = control.judge!;
+    expect(
+      [
+        ...[judge('10.1.2.3', 443), judge('198.51.100.7', 80), judge('203.0.113.1', 25)],
+        ...[judge('10.1.2.3', 80), judge('198.51.100.7', 443), judge('198.51.100.8', 80)],
+        ...[judge('192.0.2.1', 25), judge('64:ff9b::192.0.2.1', 25), judge('nonsense', 25)],
+      ].map(Number),
+    ).toEqual([1, 1, 1, 0, 0, 0, 0, 0, 0]);
+    expect(await control.replace('deny any 80')).toEqual({ ended: 3, switchedLeft: 1 });
+    expect([ended, judges]).toEqual([[[1, 6]], [judge]]);
+    expect(logs).toEqual([
+      'egress policy: 1 switched connections that it denies could not be ended (docs/switching.md)',
+    ]);
+    expect([judge('10.1.2.3', 80), judge('192.0.2.1', 25)]).toEqual([false, true]);
+    expect(await control.replace(undefined)).toEqual({ ended: 2, switchedLeft: 0 });
+    expect(judges.at(-1)).toBeUndefined();
+    expect(control.judge).toBeUndefined();
+    expect(ended).toHaveLength(1);
   });
 
   it('rules of the options first; none given: no policy', () => {

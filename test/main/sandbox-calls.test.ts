@@ -21,6 +21,9 @@ const BEFORE_THE_WALL: Record<string, readonly string[]> = {
   'COMMAND is started': ['execve', 'sethostname'],
   'descriptors that are inherited or handed over': ['dup3', 'pidfd_open'],
   'the TAP is left to a pair of sockets': ['socketpair'],
+  'the supervisor of --switch-sockets, in a sandbox of its own (src/switch/sandbox.ts)': [
+    ...['pidfd_getfd', 'process_vm_readv', 'kcmp'],
+  ],
   'the sandbox itself': ['seccomp', 'landlock_create_ruleset', 'landlock_restrict_self', 'capset'],
 };
 /** Allowed for the runtime, restricted by arguments: to start threads, and to enter libuv's io_uring. */

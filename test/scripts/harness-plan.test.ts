@@ -109,6 +109,15 @@ describe('plan', () => {
     ]);
   });
 
+  it('bypass4netns: in the cells of TCP whose guests run already; its starts take time', () => {
+    const { cells } = plan({ ...OPTIONS, rounds: 2 }, [...PEERS, peer('bypass4netns', 'bypass4netns')]);
+    const those = cells.filter(({ peers }) => peers.includes('bypass4netns'));
+    expect(new Set(those.map(({ workload }) => workload))).toEqual(
+      new Set(['rr', 'connect', 'tcp', 'tcp6', 'inbound', 'paced', 'line']),
+    );
+    expect(cellSeconds(those.find(({ id }) => id === 'rr-64-65520')!)).toBe(2 * (7 * 1.5 + 1.5));
+  });
+
   it('--rounds and --seconds: replace those of the matrix; starts have no seconds', () => {
     const { cells } = plan({ ...OPTIONS, rounds: 1, seconds: 7 }, PEERS);
     for (const cell of cells) {

@@ -150,6 +150,7 @@ describe('targets', () => {
     ['at the bound', {}, 500, true],
     ['below it', { factor: 0.51 }, 510, false],
     ['above the best peer', { op: '>', reference: 'best', factor: 1 }, 250, true],
+    ['another peer than bucatini', { peer: 'slirp4netns' }, 500, false],
     ['exactly there is not above', { op: '>', reference: 'best', factor: 2 }, 500, false],
     [
       'at most, with something on top',
@@ -171,6 +172,8 @@ describe('targets', () => {
   it('a target without figures: neither reached nor missed', () => {
     expect(judged({ cell: 'none' }).reached).toBeNull();
     expect(judged({ reference: 'newest-pasta' }).reached).toBeNull();
+    expect(judged({ reference: 'newest-bypass4netns' }).reached).toBeNull();
+    expect(judged({ peer: 'bucatini-switch' })).toMatchObject({ measured: null, reached: null });
     expect(judged({ reference: 'ours', than: [UP, 'none'] }).reached).toBeNull();
   });
 
@@ -427,8 +430,12 @@ describe('reports of other clients', () => {
   });
 
   it('idle, the tool has ended: no figures, and it is not the best peer', async () => {
-    const guest = { toolPid: 999_999_999, holder: '', alive: () => false, words: () => 'bye' } as Guest;
-    const outcomes = await idle([{ name: 'pasta', guest }], 0, new AbortController().signal);
+    const guest = { toolPids: [999_999_999], holder: '', alive: () => false, words: () => 'bye' };
+    const outcomes = await idle(
+      [{ name: 'pasta', guest: guest as unknown as Guest }],
+      0,
+      new AbortController().signal,
+    );
     expect(outcomes.get('pasta')).toEqual({ values: {}, error: 'the tool died: bye' });
   });
 

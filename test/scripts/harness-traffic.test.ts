@@ -1,5 +1,8 @@
 /** The traffic programs of the harness over loopback: real sockets, real processes, small loads. */
 import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, expect, it } from 'vitest';
 
@@ -45,6 +48,24 @@ async function stream(mode: string, amount: number) {
   const client = program('stream-client', mode, '127.0.0.1', port, 64, amount);
   return { client, report: JSON.parse(await client.line()) };
 }
+
+it('programs in a container: output, status and signals are passed on; they end with their client', async () => {
+  const path = `${mkdtempSync(`${tmpdir()}/contained-`)}/socket`;
+  const server = program('contained', 'serve', path);
+  expect(await server.line()).toBe('listening');
+  const script = `echo $$; trap 'kill $!; echo caught; exit 7' USR2; sleep 60 & wait $!`;
+  const [first, second] = [0, 1].map(() => program('contained', 'run', path, 'sh', '-c', script));
+  const [pid] = [await first!.line(), await second!.line()].map(Number);
+  second!.child.kill('SIGUSR2');
+  expect(await second!.line()).toBe('caught');
+  await expect.poll(() => second!.child.exitCode).toBe(7);
+  first!.child.kill('SIGKILL');
+  await expect.poll(() => existsSync(`/proc/${pid}`)).toBe(false);
+  const missing = program('contained', 'run', path, '/no/such/program');
+  await expect.poll(() => missing.child.exitCode).toBe(127);
+  server.child.kill();
+  rmSync(dirname(path), { recursive: true });
+});
 
 it('request and response: every round trip recorded, warm-up left out', async () => {
   const { report } = await stream('echo', 1);

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -62,6 +63,15 @@ describe('options', () => {
       { name: 'slirp-new', kind: 'slirp4netns', path: '/s', threads: 'auto' },
       { name: 'bucatini-old', kind: 'bucatini', path: '/b', threads: 'auto' },
     ]);
+  });
+
+  it('--peers: those that switch sockets', () => {
+    expect(parse('--peers', 'bucatini-switch,bypass4netns=/b,bucatini-switch-old=/o')?.peers).toEqual([
+      { name: 'bucatini-switch', kind: 'bucatini', path: null, threads: 'auto', switchesSockets: true },
+      { name: 'bypass4netns', kind: 'bypass4netns', path: '/b', threads: 'auto' },
+      { name: 'bucatini-switch-old', kind: 'bucatini', path: '/o', threads: 'auto', switchesSockets: true },
+    ]);
+    expect(parse('--peers', 'bypass4netns')?.peers).toMatchObject([{ kind: 'bypass4netns', path: null }]);
   });
 
   it('--peers: bucatini with a number of lanes', () => {
@@ -268,7 +278,7 @@ exec "${bucatini}" "$@"
   });
 
   it('the tool ends while idle: no figures, not zeros', () => {
-    const mortal = peer('bucatini-mortal', { beside: 'sleep 11; kill -9 $$' });
+    const mortal = peer('bucatini-mortal', { beside: 'sleep 9; kill -9 $$' });
     const { values, error, done } = measured('idle', mortal, '--seconds', '12');
     expect(values).toEqual({});
     expect(error).toMatch(/^the tool died/);

@@ -6,7 +6,7 @@
  * when they are sent is the same JavaScript on both.
  */
 const FILES = [
-  ...['api', 'callers', 'descriptors', 'doctor', 'life-cycle', 'pasta', 'pasta-fd', 'pasta-ports'],
+  ...['api', 'callers', 'descriptors', 'doctor', 'idle', 'life-cycle', 'pasta', 'pasta-fd', 'pasta-ports'],
   ...['publish', 'sandbox', 'slirp4netns', 'splice', 'transfer'],
 ];
 

@@ -70,6 +70,13 @@ export const repoRoot = fileURLToPath(new URL('../../', import.meta.url)).replac
 
 const wantedPlans = (process.env.E2E_PLANS ?? 'fused,pipeline=2,lanes=2').split(',');
 
+/** @returns number of packet threads that bucatini has in a plan: "fused", "pipeline=2", "lanes=2" */
+export function packetThreadsOf(plan: string): number {
+  const [kind, number] = plan.split('=');
+  if (kind === 'fused') return 1;
+  return kind === 'lanes' ? Number(number) : Number(number) + 2;
+}
+
 function bucatini(): Engine {
   const program = `${repoRoot}/bin/bucatini`;
   const flags = (o: EngineOptions): string[] => {

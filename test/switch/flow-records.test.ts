@@ -1,5 +1,6 @@
 // @vitest: beside
 /** Records of switched connections, on TCP sockets of the loopback interface. */
+import { fstatSync } from 'node:fs';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { FlowRecords } from '../../src/switch/flow-records.ts';
 import * as k from '../../src/sys/constants.ts';
@@ -12,7 +13,6 @@ const IPV4 = Uint32Array.of(0, 0, 0xffff, 0x7f00_0001);
 const IPV6 = Uint32Array.of(0, 0, 0, 1);
 const buffer = new NativeBuffer(4096);
 const LENGTH_AT = 32;
-const LOOPBACK_INDEX = 1;
 
 const open = new Set<number>();
 const diags: SockDiag[] = [];
@@ -67,7 +67,12 @@ const diag = (): SockDiag => {
   return one;
 };
 const add = (records: FlowRecords, { fd, peer }: Client): void =>
-  records.add({ fd, peer, device: 'lo', deviceIndex: LOOPBACK_INDEX, container: 'c' });
+  records.add({ fd, peer, device: 'lo', container: 'c' });
+
+function cookie(fd: number): bigint {
+  expect(s.getsockoptBytes(fd, k.SOL_SOCKET, k.SO_COOKIE, buffer.address, 8)).toBe(8);
+  return buffer.dv.getBigUint64(0, true);
+}
 
 describe('records of switched connections', () => {
   it.each([
@@ -118,7 +123,7 @@ describe('records of switched connections', () => {
   it('a later socket with the same ends is another one', () => {
     const [, port] = listener();
     const one = client(port);
-    const key = socketKey(one.fd, one.peer, LOOPBACK_INDEX);
+    const key = socketKey(one.fd, one.peer);
     if (typeof key === 'number') throw new Error(`${key}`);
     const other = { ...key, id: key.id.slice() };
     other.id[40]! ^= 1; // the cookie
@@ -170,6 +175,22 @@ describe('records of switched connections', () => {
     for (const one of clients) add(records, one);
     expect(records.size).toBeLessThanOrEqual(108);
     expect(records.list().flows.at(-1)!.id).toBe(551);
+  });
+
+  it('end: asked for those that there still are and a process has, by inode and cookie', () => {
+    const [, port] = listener();
+    const records = new FlowRecords(diag());
+    const clients = [client(port), client(port), client(port), client(port)];
+    for (const one of clients) add(records, one);
+    closed(clients[0]!.fd);
+    const asked: [number, bigint][] = [];
+    const left = records.end([1, 2, 3, 99], (cookies) => {
+      asked.push(...cookies);
+      return new Set([...cookies.keys()].slice(0, 1));
+    });
+    expect(left).toBe(1);
+    expect(asked).toEqual([1, 2].map((i) => [fstatSync(clients[i]!.fd).ino, cookie(clients[i]!.fd)]));
+    expect(records.end([1], () => new Set())).toBe(0);
   });
 
   it('without sock_diag: nothing is recorded', () => {

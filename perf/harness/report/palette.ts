@@ -25,6 +25,7 @@ const OF_KIND: Readonly<Record<PeerKind, readonly { readonly light: string; read
   bucatini: [ORANGE_RED, AMBER, BROWN, PURPLE],
   pasta: [BLUE, SKY],
   slirp4netns: [GREEN, PURPLE],
+  bypass4netns: [PURPLE],
 };
 /** Of the first, second ... peer of a kind: lines can be told apart without colours. */
 const DASHES: Readonly<Record<PeerKind, readonly string[]>> = {
@@ -32,6 +33,7 @@ const DASHES: Readonly<Record<PeerKind, readonly string[]>> = {
   bucatini: ['', '12 3'],
   pasta: ['7 3', '4 2'],
   slirp4netns: ['9 3 2 3', '9 3 2 3 2 3'],
+  bypass4netns: ['1 2'],
 };
 
 /** A colour for each peer, in their order. */

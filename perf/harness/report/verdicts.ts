@@ -1,5 +1,5 @@
 /** Compares a result with the targets. Pure. */
-import { METRICS, type Metric } from '../result.ts';
+import { METRICS, type Metric, type PeerInfo, type PeerKind } from '../result.ts';
 import { TARGETS, type Target } from '../targets.ts';
 import type { Figures } from './statistics.ts';
 
@@ -15,9 +15,13 @@ export interface Verdict {
   readonly reached: boolean | null;
 }
 
-function newest(figures: Figures, kind: 'pasta' | 'slirp4netns'): string | null {
+function newest(figures: Figures, kind: PeerKind): string | null {
   return figures.result.peers.findLast((peer) => peer.kind === kind)?.name ?? null;
 }
+
+/** The peer that a target is about; null: it is not in this run. */
+const subject = ({ ours, result }: Figures, { peer }: Target): PeerInfo | null =>
+  peer === undefined ? ours : (result.peers.find(({ name }) => name === peer) ?? null);
 
 /** Throughput that a peer must have in `cell` to count, in Mbit/s; 0: no requirement. */
 function leastMbitIn(figures: Figures, { carrying }: Target, cell: string): number {
@@ -48,6 +52,8 @@ function referenceIn(figures: Figures, target: Target, cell: string): number | n
       return carrier(newest(figures, 'pasta'));
     case 'newest-slirp4netns':
       return carrier(newest(figures, 'slirp4netns'));
+    case 'newest-bypass4netns':
+      return carrier(newest(figures, 'bypass4netns'));
   }
 }
 
@@ -58,7 +64,7 @@ function bestOf(values: readonly (number | null)[], metric: Metric): number | nu
 }
 
 export function judgeTarget(figures: Figures, target: Target): Verdict {
-  const ours = figures.ours;
+  const ours = subject(figures, target);
   const measured = ours === null ? null : figures.median(target.cell, ours.name, target.metric);
   const reference = bestOf(
     (target.than ?? [target.cell]).map((cell) => referenceIn(figures, target, cell)),
@@ -85,6 +91,7 @@ const REFERENCE_WORDS = {
   best: 'the best peer',
   'newest-pasta': 'the newest pasta',
   'newest-slirp4netns': 'the newest slirp4netns',
+  'newest-bypass4netns': 'the newest bypass4netns',
   ours: 'our own',
 } as const;
 

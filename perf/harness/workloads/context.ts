@@ -28,7 +28,7 @@ export const nextPort = (count = 1): number => {
 };
 
 export const trafficProgram = (
-  name: Exclude<keyof typeof PROGRAMS, 'main' | 'line-emulator'>,
+  name: Exclude<keyof typeof PROGRAMS, 'main' | 'line-emulator' | 'contained'>,
   ...args: readonly (string | number)[]
 ): Argv => [...programWords(name), ...args.map(String)];
 
@@ -83,17 +83,18 @@ export interface Usage {
 }
 
 /**
- * CPU time of the tool's process tree during `work`, and its memory afterwards; null when there is no tool.
+ * CPU time of the tool's process trees during `work`, and its memory afterwards; null when there is no tool.
  */
 export async function withUsage<T>(
   guest: Guest,
   work: () => Promise<T>,
 ): Promise<{ value: T; usage: Usage | null }> {
-  if (guest.toolPid === null) return { value: await work(), usage: null };
-  const before = cpuSeconds(guest.toolPid);
+  const { toolPids, holder } = guest;
+  if (toolPids.length === 0) return { value: await work(), usage: null };
+  const before = cpuSeconds(toolPids, holder);
   const value = await work();
-  const cpu = cpuSeconds(guest.toolPid) - before;
-  const memory = memoryMib(guest.toolPid, guest.holder);
+  const cpu = cpuSeconds(toolPids, holder) - before;
+  const memory = memoryMib(toolPids, holder);
   return { value, usage: { cpuSeconds: cpu, rssMib: memory.rss, peakRssMib: memory.peak } };
 }
 

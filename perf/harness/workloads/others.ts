@@ -115,17 +115,18 @@ export async function idle(
   seconds: number,
   abort: AbortSignal,
 ): Promise<Map<string, Outcome>> {
-  const tools = guests.flatMap(({ name, guest }) =>
-    guest.toolPid === null ? [] : [{ name, guest, pid: guest.toolPid, before: cpuSeconds(guest.toolPid) }],
-  );
+  const used = ({ toolPids, holder }: Guest): number => cpuSeconds(toolPids, holder);
+  const tools = guests
+    .filter(({ guest }) => guest.toolPids.length > 0)
+    .map((tool) => ({ ...tool, before: used(tool.guest) }));
   const end = performance.now() + seconds * 1000;
   while (performance.now() < end && !abort.aborted) await sleep(SLICE_MS);
   return new Map(
-    tools.map(({ name, guest, pid, before }): [string, Outcome] => {
+    tools.map(({ name, guest, before }): [string, Outcome] => {
       // A process that has ended has no memory and no time in /proc, which would look like the best figures.
       if (!guest.alive()) return [name, toolDied(guest)];
-      const { rss, peak } = memoryMib(pid, guest.holder);
-      const cpuTicks = Math.round((cpuSeconds(pid) - before) * TICKS_PER_SECOND);
+      const { rss, peak } = memoryMib(guest.toolPids, guest.holder);
+      const cpuTicks = Math.round((used(guest) - before) * TICKS_PER_SECOND);
       return [name, { values: { cpuTicks, rssMib: rss, peakRssMib: peak }, error: null }];
     }),
   );

@@ -13,6 +13,8 @@ export interface FlowAnswer {
   readonly proto: string;
   readonly state: string;
   readonly path: string;
+  /** Of a switched connection: interface of the host. */
+  readonly device?: string;
   readonly guest_addr: string;
   readonly guest_port?: number;
   readonly echo_id?: number;
@@ -155,6 +157,7 @@ function readFlow(from: Json): FlowAnswer {
     proto: text(from.proto),
     state: text(from.state),
     path: text(from.path),
+    ...(typeof from.device === 'string' && { device: text(from.device) }),
     guest_addr: text(from.guest_addr),
     ...optional('guest_port', from.guest_port),
     ...optional('echo_id', from.echo_id),

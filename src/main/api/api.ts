@@ -10,6 +10,7 @@
  * at a time. The users' text is docs/api.md.
  */
 import type { Socket } from 'node:net';
+import type { SwitchedFlow } from '../../switch/flow-records.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { AddressPlan, ListenerPlan, ShapingPlan } from '../../workers/engine-plan.ts';
@@ -20,6 +21,7 @@ import { addressOf, UsageError } from '../cli/values.ts';
 import type { CaptureControl } from '../host/capture-control.ts';
 import type { EgressControl } from '../host/egress-control.ts';
 import { listenersCollide } from '../host/host-ports.ts';
+import { NOT_WITH_SWITCHING, type SwitchedConnections } from '../switching/switched-connections.ts';
 import { type AddedPorts, MAX_ADDED_PORTS } from './added-ports.ts';
 import { EngineReporter } from './engine-report.ts';
 import { readRequestJson } from './request-json.ts';
@@ -43,6 +45,8 @@ export interface ApiOptions {
   readonly egress?: Pick<EgressControl, 'text' | 'replace'> | undefined;
   /** Absent: frames cannot be captured. */
   readonly captures?: Pick<CaptureControl, 'stream' | 'stop' | 'dump'> | undefined;
+  /** Absent: there is no socket switching. */
+  readonly switched?: SwitchedConnections | undefined;
   /** As in the answer to `info`. */
   readonly program: string;
   readonly version: string;
@@ -75,6 +79,7 @@ const Refusal = {
   policy: 'set_policy: bad arguments.policy',
   flows: (name: string): string => `list_flows: bad arguments.${name}`,
   noLine: 'no emulated line: start with --impair none to set one later',
+  line: (why: string): string => `no emulated line: ${why}`,
   capture: (why: string): string => `start_capture: ${why}`,
   noCapture: 'no capture runs',
   noRing: 'write_capture: no frames are kept in memory: start with --pcap-ring',
@@ -108,6 +113,8 @@ const KNOWN_REQUESTS = [
 const MAX_ID = 0x7fff_ffff;
 const DEFAULT_FLOWS = 256;
 const MAX_FLOWS = 1000;
+/** Ids of switched connections come after those of the engine's flows (workers/flow-list.ts). */
+const SWITCHED_IDS = 2 ** 40;
 
 /** Answers the requests of one engine's API socket, one after the other. */
 export class Api {
@@ -163,9 +170,10 @@ export class Api {
       case 'list_ports':
         return { return: this.#listPorts() };
       case 'info':
-        return { return: this.#info() };
+        return { return: await this.#info() };
       case 'stats': {
-        const { engine } = this.#options;
+        const { engine, switched } = this.#options;
+        await switched?.refresh();
         return {
           return: {
             counters: engine.counters(),
@@ -183,10 +191,9 @@ export class Api {
       case 'get_policy':
         return { return: { policy: this.#egress.text ?? null } };
       case 'set_policy':
-        return { return: { flows_ended: await this.#setPolicy(args.policy) } };
+        return { return: await this.#setPolicy(args.policy) };
       case 'get_impairment':
-        if (this.#shaping === undefined) throw new RequestError(Refusal.noLine);
-        return { return: describeLines(this.#shaping) };
+        return { return: describeLines(this.#line) };
       case 'set_impairment':
         return this.#setImpairment(args);
       case 'start_capture':
@@ -216,9 +223,16 @@ export class Api {
     return captures;
   }
 
+  get #line(): ShapingPlan {
+    if (this.#options.switched !== undefined) throw new RequestError(Refusal.line(NOT_WITH_SWITCHING));
+    if (this.#shaping === undefined) throw new RequestError(Refusal.noLine);
+    return this.#shaping;
+  }
+
   /** The client gets a capture as a stream, until it closes the connection or somebody sends `stop_capture`. */
   #startCapture({ filter, snaplen }: Json, client: Socket | undefined): undefined {
     const captures = this.#captures;
+    if (this.#options.switched !== undefined) throw new RequestError(Refusal.capture(NOT_WITH_SWITCHING));
     if (filter !== undefined && typeof filter !== 'string')
       throw new RequestError(Refusal.capture('bad arguments.filter'));
     const bytes = snaplen === undefined ? undefined : number(snaplen);
@@ -232,11 +246,15 @@ export class Api {
     }
   }
 
-  /** @param policy  the text of a file; null: none. @returns how many flows were ended */
-  async #setPolicy(policy: unknown): Promise<number> {
+  /** @param policy  the text of a file; null: none */
+  async #setPolicy(policy: unknown): Promise<Json> {
     if (typeof policy !== 'string' && policy !== null) throw new RequestError(Refusal.policy);
     try {
-      return await this.#egress.replace(policy ?? undefined);
+      const { ended, switchedLeft } = await this.#egress.replace(policy ?? undefined);
+      return {
+        flows_ended: ended,
+        ...(this.#options.switched !== undefined && { switched_flows_left: switchedLeft }),
+      };
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
       throw new RequestError(`set_policy: ${error.message}`);
@@ -245,18 +263,18 @@ export class Api {
 
   /** Replaces all lines. A key without arguments is as on a line that changes nothing; the seed stays. */
   #setImpairment(args: Json): unknown {
-    if (this.#shaping === undefined) throw new RequestError(Refusal.noLine);
+    const { seed } = this.#line;
     const settings = new LineSettings();
     const { to, profile, ...keys } = args;
     addSettings(settings, { ...(profile !== undefined && { profile }), ...keys });
     for (const rule of to === undefined ? [] : Array.isArray(to) ? to : [to]) addRule(settings, rule);
-    this.#shaping = { ...settings.plan(), seed: this.#shaping.seed };
+    this.#shaping = { ...settings.plan(), seed };
     this.#options.engine.setShaping(this.#shaping);
     return { return: describeLines(this.#shaping) };
   }
 
-  #info(): Json {
-    const { program, version, namespacePid, interfaceName, addresses, engine } = this.#options;
+  async #info(): Promise<Json> {
+    const { program, version, namespacePid, interfaceName, addresses, engine, switched } = this.#options;
     const { mtu, ipv4, ipv6 } = addresses;
     const network = (plan: NonNullable<typeof ipv4 | typeof ipv6>): Json => ({
       guest: plan.guest,
@@ -274,6 +292,7 @@ export class Api {
       ...(ipv6 && { ipv6: network(ipv6) }),
       threads: engine.threadCounters().map(({ thread }) => thread),
       forwards: this.#forwards.size,
+      ...(switched && { switching: await describeSwitching(switched) }),
       uptimeMs: Math.round(performance.now() - this.#startMs),
     };
   }
@@ -297,8 +316,14 @@ export class Api {
       throw new RequestError(Refusal.flows('after'));
     const limit = args.limit === undefined ? DEFAULT_FLOWS : number(args.limit);
     if (limit === undefined || limit < 1 || limit > MAX_FLOWS) throw new RequestError(Refusal.flows('limit'));
-    const { flows, more } = await this.#options.engine.listFlows(after, limit);
-    return { return: { flows: flows.map(flowEntry), more } };
+    const { engine, switched } = this.#options;
+    const ofEngine = after < SWITCHED_IDS ? await engine.listFlows(after, limit) : { flows: [], more: false };
+    const entries = ofEngine.flows.map(flowEntry);
+    const room = limit - entries.length;
+    if (switched === undefined || ofEngine.more) return { return: { flows: entries, more: ofEngine.more } };
+    if (room === 0) return { return: { flows: entries, more: true } };
+    const { flows, more } = await switched.flows(Math.max(0, after - SWITCHED_IDS), room);
+    return { return: { flows: [...entries, ...flows.map(switchedEntry)], more } };
   }
 
   async #add(args: Json): Promise<unknown> {
@@ -427,6 +452,39 @@ function flowEntry(flow: FlowInfo): Json {
     ...(flow.rttUs !== undefined && { rtt_us: flow.rttUs, retransmits: flow.retransmits, cwnd: flow.cwnd }),
     ...(flow.guestRttUs !== undefined && { guest_rtt_us: flow.guestRttUs }),
     ...(flow.guestRetransmits !== undefined && { guest_retransmits: flow.guestRetransmits }),
+  };
+}
+
+/** The same of a switched connection: at its program's end it has an address of the host. */
+const switchedEntry = (flow: SwitchedFlow): Json => ({
+  id: SWITCHED_IDS + flow.id,
+  proto: flow.protocol,
+  state: flow.state,
+  path: 'switched',
+  device: flow.device,
+  guest_addr: flow.source,
+  guest_port: flow.sourcePort,
+  remote_addr: flow.destination,
+  remote_port: flow.destinationPort,
+  bytes_from_guest: flow.bytesSent,
+  bytes_to_guest: flow.bytesReceived,
+  age_ms: flow.ageMs,
+  ...(flow.rttUs > 0 && {
+    rtt_us: flow.rttUs,
+    retransmits: flow.retransmits,
+    cwnd: flow.congestionWindow,
+  }),
+});
+
+async function describeSwitching(switched: SwitchedConnections): Promise<Json> {
+  const active = await switched.active();
+  const counts = switched.counts();
+  return {
+    switched: counts.switchedConnections,
+    passedOn: counts.switchPassedOn,
+    refused: counts.switchRefused,
+    failed: counts.switchFailed,
+    ...(active !== undefined && { active }),
   };
 }
 

@@ -6,6 +6,7 @@
 import { openSync, readlinkSync, readSync } from 'node:fs';
 import { runtimeText } from '#runtime/program';
 import type { EngineHandle, EngineMeasures } from '../../workers/engine.ts';
+import type { SwitchedConnections } from '../switching/switched-connections.ts';
 
 /** As EngineHandle gives them; counters that are 0 are left out. */
 export interface EngineReport extends EngineMeasures {
@@ -35,11 +36,14 @@ export interface EngineReport extends EngineMeasures {
     readonly name: string;
     readonly buckets: readonly (readonly [value: number, count: number])[];
   }[];
+  /** Switched connections that there are; absent: no socket switching, or its supervisor does not answer. */
+  readonly switched?: number;
 }
 
 /** What an engine does not know about itself. */
 export type Reported = Pick<EngineReport, 'program' | 'version'> & {
   readonly namespace?: string | undefined;
+  readonly switched?: Pick<SwitchedConnections, 'active'> | undefined;
 };
 
 type ReportedEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms' | 'measure'>;
@@ -59,6 +63,7 @@ export class EngineReporter {
   async report(): Promise<EngineReport> {
     const engine = this.#engine;
     const { program, version, namespace } = this.#about;
+    const switched = await this.#about.switched?.active();
     const { user, system } = process.cpuUsage();
     const residentBytes = residentOf(this.#status);
     return {
@@ -71,6 +76,7 @@ export class EngineReporter {
       processCpuUs: user + system,
       ...(residentBytes !== undefined && { residentBytes }),
       ...(await engine.measure()),
+      ...(switched !== undefined && { switched }),
       counters: engine.counters(),
       threads: engine.threadCounters().map(({ thread, counters }) => ({
         thread,
@@ -142,6 +148,7 @@ export function readReport(answer: unknown): EngineReport | undefined {
     startSeconds: count(from.startSeconds),
     processCpuUs: count(from.processCpuUs),
     ...(typeof from.residentBytes === 'number' && { residentBytes: count(from.residentBytes) }),
+    ...(typeof from.switched === 'number' && { switched: count(from.switched) }),
     counters: Object.fromEntries(
       Object.entries(object(from.counters) ?? {})
         .slice(0, MAX_ENTRIES)

@@ -59,7 +59,7 @@ export const BENCH_OPTIONS: readonly OptionSpec[] = [
   option(
     'peers',
     'A,B',
-    'What to measure: direct, bucatini, bucatini-fused, bucatini-pipeline, bucatini-lanes-N, pasta, slirp4netns, and NAME=FILE for another build of one, where NAME begins with bucatini, pasta or slirp.',
+    'What to measure: direct, bucatini, bucatini-fused, bucatini-pipeline, bucatini-lanes-N, bucatini-switch, pasta, slirp4netns, bypass4netns, and NAME=FILE for another build of one, where NAME begins with bucatini, pasta, slirp or bypass4netns.',
     DEFAULT_PEERS,
   ),
   option('mtu', 'N,N', 'MTUs of the TAP. The veth below has 1500.', '65520,1500'),

@@ -30,6 +30,7 @@ import type { StatsReport } from '../host/stats-report.ts';
 import { ownThreads, tapQueues, threadsAndPool } from '../host/threads.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { holdOutputs } from '../process/output.ts';
+import type { SwitchedConnections } from '../switching/switched-connections.ts';
 import { findTemplate } from './address-plan.ts';
 import type { NetnsJob, NetnsTap } from './netns-setup.ts';
 import { readNetwork } from './netns-setup.ts';
@@ -227,6 +228,9 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     };
   }
 
+  /** Of --switch-sockets. */
+  readonly switched: SwitchedConnections | undefined = undefined;
+
   /** As in the API's answer to `info`. */
   protected get namespacePid(): number | undefined {
     return undefined;
@@ -250,6 +254,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
         shaping: settings.shaping,
         ...(this.netns.mainInside && { namespace: ownNamespace() }),
         namespacePid: this.namespacePid,
+        switched: this.switched,
       },
       { onError: (error) => this.log('warning', error.message) },
       this.log,

@@ -25,6 +25,10 @@ export const remoteText = ({ remote_addr, remote_port }: FlowAnswer): string =>
 export const guestText = ({ guest_addr, guest_port, echo_id }: FlowAnswer): string =>
   echo_id === undefined ? endText(guest_addr, guest_port) : `${guest_addr} id ${echo_id}`;
 
+/** "tap", "splice", "switched eth0" */
+export const pathText = ({ path, device }: FlowAnswer): string =>
+  device === undefined ? path : `${path} ${device}`;
+
 /** Segments sent again to either side; undefined: not known. */
 export const retransmitsOf = ({ retransmits, guest_retransmits }: FlowAnswer): number | undefined =>
   retransmits === undefined && guest_retransmits === undefined
@@ -70,7 +74,7 @@ export function filterRows(rows: readonly FlowRow[], filter: string): readonly F
   if (words.length === 0) return rows;
   return rows.filter(({ flow }) => {
     const text =
-      `${flow.proto} ${flow.state} ${flow.path} ${guestText(flow)} ${remoteText(flow)}`.toLowerCase();
+      `${flow.proto} ${flow.state} ${pathText(flow)} ${guestText(flow)} ${remoteText(flow)}`.toLowerCase();
     return words.every((word) => text.includes(word));
   });
 }
@@ -95,6 +99,6 @@ export const flowTable = (rows: readonly FlowRow[]): string[][] => [
     flow.rtt_us === undefined ? UNKNOWN : microsecondsText(flow.rtt_us),
     String(retransmitsOf(flow) ?? UNKNOWN),
     durationText(flow.age_ms),
-    flow.path,
+    pathText(flow),
   ]),
 ];

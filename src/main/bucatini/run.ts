@@ -19,6 +19,7 @@ import { constants as os } from 'node:os';
 import { exitNow } from '../../sys/process.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
+import type { EgressControl } from '../host/egress-control.ts';
 import type { NetnsError } from '../host/netns.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from '../host/resolv-conf.ts';
 import { endWithin, type Sandbox, type SetUpStep, serve } from '../host/start.ts';
@@ -69,8 +70,8 @@ class Run extends SettingsFrontEnd {
   readonly #settings: Settings;
   readonly #argv: readonly string[];
   readonly #env: NodeJS.ProcessEnv;
-  /** Of --switch-sockets. */
-  readonly #switching: SwitchControl | undefined;
+  override readonly switched: SwitchControl | undefined;
+  readonly #egress: EgressControl | undefined;
   #namespaceFd = -1;
   #command: Command | undefined;
   #engine: EngineHandle | undefined;
@@ -84,7 +85,9 @@ class Run extends SettingsFrontEnd {
     switching: SwitchControl | undefined,
   ) {
     super(start);
-    this.#switching = switching;
+    this.switched = switching;
+    this.#egress = start.egress;
+    if (start.egress !== undefined) start.egress.switched = switching;
     this.#settings = start.settings;
     this.#argv = argv;
     this.#env = env;
@@ -123,7 +126,7 @@ class Run extends SettingsFrontEnd {
       );
       this.#command = this.#spawn(false);
     }
-    this.#switching?.started(this.#command.firstPid);
+    this.switched?.started(this.#command.firstPid);
   };
 
   #spawn(mountProc: boolean): Command {
@@ -133,7 +136,7 @@ class Run extends SettingsFrontEnd {
       env: this.#env,
       mountProc,
       openFiles: launcherVariable('BUCATINI_OPEN_FILES'),
-      supervised: this.#switching?.supervision,
+      supervised: this.switched?.supervision,
       ...(this.netns.mainInside ? {} : { namespaceFd: this.#namespaceFd }),
       ...(resolvConf && { resolvConf }),
     });
@@ -141,8 +144,9 @@ class Run extends SettingsFrontEnd {
 
   async engineStarted(engine: EngineHandle, { network }: NetnsTap): Promise<void> {
     this.#engine = engine;
+    void this.switched?.setJudge(this.#egress?.judge);
     const { noSwitch = [], outboundInterface: device } = this.#settings;
-    this.#switching?.begin(noSwitch, { device4: device, device6: device }, network.addresses);
+    this.switched?.begin(noSwitch, { device4: device, device6: device }, network.addresses);
     for (const note of await this.#commandStarted()) this.log('warning', note);
   }
 
@@ -163,9 +167,9 @@ class Run extends SettingsFrontEnd {
   protected async sandbox(): Promise<Sandbox> {
     closeSync(this.#namespaceFd); // no later step enters the namespace
     forgetEnvironment(this.#env); // COMMAND has it
-    await this.#switching?.ready();
+    await this.switched?.ready();
     const { directories, signalled } = this.#command!;
-    const supervisor = this.#switching === undefined ? [] : [this.#switching.pid];
+    const supervisor = this.switched === undefined ? [] : [this.switched.pid];
     return { readable: directories, signals: [...signalled, ...supervisor] };
   }
 
@@ -175,12 +179,12 @@ class Run extends SettingsFrontEnd {
   }
 
   ends(): readonly Promise<number>[] {
-    return [this.#command!.ended, ...(this.#switching === undefined ? [] : [this.#switching.lost])];
+    return [this.#command!.ended, ...(this.switched === undefined ? [] : [this.switched.lost])];
   }
 
   stop(): void {
     this.#command?.kill();
-    this.#switching?.kill();
+    this.switched?.kill();
   }
 
   afterEngine(): void {

@@ -95,7 +95,7 @@ class Agent {
     const { interface: device, noSwitch = [] } = settings;
     this.#supervisor = new Supervisor(this.#loop, {
       noSwitch,
-      isOwner: true,
+      isLocked: false,
       ...(device !== undefined && { outbound: { device4: device, device6: device } }),
       log: this.#log,
     });

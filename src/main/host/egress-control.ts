@@ -4,12 +4,20 @@
  * Loaded only if an option names a policy, or the API may set one.
  */
 import { readFileSync } from 'node:fs';
+import { addressParse } from '../../proto/address.ts';
 import { strerrorOf } from '../../sys/error.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { AddressPlan, EgressPlan } from '../../workers/engine-plan.ts';
+import { Destination } from '../../workers/flow/addressing.ts';
+import { Egress } from '../../workers/flow/egress.ts';
 import { EGRESS_NAMES_BYTES } from '../../workers/flow/egress-names.ts';
-import { compileEgress, type EgressNat64, type EgressRules } from '../../workers/flow/egress-policy.ts';
+import {
+  compileEgress,
+  type EgressNat64,
+  EgressProto,
+  type EgressRules,
+} from '../../workers/flow/egress-policy.ts';
 import type { EgressOptions } from '../cli/option-fields.ts';
 import {
   joinPolicy,
@@ -19,6 +27,7 @@ import {
   policyText,
 } from '../cli/policy-text.ts';
 import { named, quoted, UsageError } from '../cli/values.ts';
+import type { Judge, SwitchedConnections } from '../switching/switched-connections.ts';
 import { hostPrefixes } from './host-prefixes.ts';
 import type { Log } from './log.ts';
 
@@ -52,12 +61,29 @@ export function readPolicy(file: string, option = ''): PolicyPart {
   return parsePolicyText(text, `${option}${quoted(file)}`);
 }
 
+/** What a new policy has done to flows. */
+export interface PolicyChange {
+  /** Flows that it denies and that were ended. */
+  readonly ended: number;
+  /** Switched connections that it denies and that could not be ended. */
+  readonly switchedLeft: number;
+}
+
+/** Most switched connections that are compared with a new policy at a time. */
+const FLOWS_AT_A_TIME = 1000;
+
 export class EgressControl {
   #rules: EgressRules | undefined;
   #hosts: Uint32Array = new Uint32Array(0);
   #nat64: EgressNat64 = { trusted: [], found: [] };
   #names: SharedArrayBuffer | undefined;
+  /** The policy as the main thread reads it, for switched connections. The packet threads log refusals. */
+  readonly #judge = new Egress(undefined, { isDue: () => false, tell: () => {} });
+  readonly #words = new Uint32Array(4);
   #engine: EngineHandle | undefined;
+  #log: Log = () => {};
+  /** Set before started(). Absent: no socket switching. */
+  switched: SwitchedConnections | undefined;
   /** Called when the policy was set or removed. */
   onChange: (() => void) | undefined;
   /** Changes are made one after the other. */
@@ -78,12 +104,27 @@ export class EgressControl {
     const forwards = addresses.ipv4?.dns !== undefined || addresses.ipv6?.dns !== undefined;
     const named = this.#rules?.rules.some(({ targets }) => targets.some(({ kind }) => kind === 'name'));
     if (named === true && !forwards) log('warning', NO_FORWARDER);
+    this.#log = log;
     return this.#compiled();
   }
 
   started(engine: EngineHandle): void {
     this.#engine = engine;
   }
+
+  /**
+   * Whether a connection to a destination of the world may be made now, past the TAP; undefined: there is no
+   * policy. What may not is left to the TAP, where it is refused, counted and logged as always.
+   */
+  get judge(): Judge | undefined {
+    return this.#judge.isOn ? this.#permits : undefined;
+  }
+
+  readonly #permits: Judge = (address, port) => {
+    const words = this.#words;
+    if (!addressParse(address, words, 0)) return false;
+    return !this.#judge.refuses(words, 0, Destination.world, EgressProto.tcp, port, performance.now());
+  };
 
   /** There is a policy. */
   get isOn(): boolean {
@@ -98,15 +139,14 @@ export class EgressControl {
   /**
    * Replace the policy while the engine runs.
    * @param text  as a file; undefined: none
-   * @returns how many flows were ended
    * @throws UsageError: the text is not a policy, and nothing has changed
    */
-  replace(text: string | undefined): Promise<number> {
+  replace(text: string | undefined): Promise<PolicyChange> {
     const rules = text === undefined ? undefined : joinPolicy([], parsePolicyText(text, 'policy'));
     return this.#afterwards(() => {
       this.#rules = rules;
       this.onChange?.();
-      return this.#engine!.setEgress(this.#compiled());
+      return this.#apply();
     });
   }
 
@@ -126,13 +166,54 @@ export class EgressControl {
 
   #renew(): void {
     if (this.#rules === undefined || this.#engine === undefined) return;
-    void this.#afterwards(() => this.#engine!.setEgress(this.#compiled()));
+    void this.#afterwards(() => this.#apply());
   }
 
+  /** Let everything have the policy that is in force now, and end what it denies. */
+  async #apply(): Promise<PolicyChange> {
+    const plan = this.#compiled();
+    const ended = await this.#engine!.setEgress(plan);
+    const { switched } = this;
+    if (switched === undefined) return { ended, switchedLeft: 0 };
+    await switched.setJudge(this.judge);
+    // Connections that the policy before has permitted are listed by now.
+    const denied = await this.#deniedOf(switched);
+    const switchedLeft = denied.length === 0 ? 0 : await switched.end(denied);
+    if (switchedLeft > 0)
+      this.#log(
+        'warning',
+        `egress policy: ${switchedLeft} switched connections that it denies could not be ended (docs/switching.md)`,
+      );
+    return { ended: ended + denied.length - switchedLeft, switchedLeft };
+  }
+
+  /** Ids of the switched connections that the policy denies. Addresses of names count whatever their time. */
+  async #deniedOf(switched: SwitchedConnections): Promise<readonly number[]> {
+    const denied: number[] = [];
+    if (!this.#judge.isOn) return denied;
+    const words = this.#words;
+    for (let after = 0, more = true; more; ) {
+      const page = await switched.flows(after, FLOWS_AT_A_TIME);
+      for (const { id, destination, destinationPort } of page.flows) {
+        addressParse(destination, words, 0);
+        if (!this.#judge.stillPermits(words, 0, Destination.world, EgressProto.tcp, destinationPort))
+          denied.push(id);
+        after = id;
+      }
+      more = page.more && page.flows.length > 0;
+    }
+    return denied;
+  }
+
+  /** The policy in force, from now on for permitsTcp() too. */
   #compiled(): EgressPlan | undefined {
-    if (this.#rules === undefined) return undefined;
-    this.#names ??= new SharedArrayBuffer(EGRESS_NAMES_BYTES);
-    return { policy: compileEgress(this.#rules, this.#hosts, this.#nat64), names: this.#names };
+    let plan: EgressPlan | undefined;
+    if (this.#rules !== undefined) {
+      this.#names ??= new SharedArrayBuffer(EGRESS_NAMES_BYTES);
+      plan = { policy: compileEgress(this.#rules, this.#hosts, this.#nat64), names: this.#names };
+    }
+    this.#judge.set(plan);
+    return plan;
   }
 
   #afterwards<T>(change: () => Promise<T>): Promise<T> {

@@ -40,6 +40,7 @@ import type { EnginePlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { closeInheritedOnExec, fewDescriptors } from '../process/inherited-descriptors.ts';
+import type { SwitchedConnections } from '../switching/switched-connections.ts';
 import { FileWatch } from './file-watch.ts';
 import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
@@ -57,7 +58,7 @@ export type SetUpStep = 'namespace' | 'tap' | 'configured';
 /** The server of --metrics, which listens since before the namespace was set up (main/metrics/endpoint.ts). */
 export interface MetricsEndpoint {
   /** Answer requests from now on; before, they wait. Call it before the root is exchanged. */
-  serve(engine: EngineHandle): void;
+  serve(engine: EngineHandle, switched: SwitchedConnections | undefined): void;
   /** For SandboxPlan.removable. */
   readonly directories: readonly number[];
   close(): void;
@@ -77,6 +78,8 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   readonly job: Job;
   /** Closed by serve(). */
   readonly metrics?: MetricsEndpoint | undefined;
+  /** Read when the engine has started. Absent: no socket switching. */
+  readonly switched?: SwitchedConnections | undefined;
   /**
    * Gives the descriptors of the TAP's queues if its namespace ends with this process: the kernel may then
    * close them after our end (sys/deferred-close.ts). Absent: the namespace belongs to another program.
@@ -191,13 +194,15 @@ class Service<Job extends SocketsInside, Made> {
     nat64?.catch(() => {}); // awaited below
     const { made, engine } = await this.#start();
     await front.engineStarted?.(engine, made);
+    const { switched } = front;
+    if (switched !== undefined) engine.countBeside(() => switched.counts());
     if (front.startCommand !== undefined) this.#steps.lap('command ready');
     const files = new FileWatch(engine);
     this.#files = files;
     const following = front.following(engine, made);
     if (following !== undefined) this.#followed = this.#follow(following, engine, files, await nat64);
     this.#api = await front.openApi?.(engine, made);
-    front.metrics?.serve(engine);
+    front.metrics?.serve(engine, switched);
     const sandbox = await front.beforeSandbox(engine, files, made);
     front.log('debug', `start: ${this.#steps.text()}`);
     this.#enterSandbox(engine, {
@@ -212,6 +217,7 @@ class Service<Job extends SocketsInside, Made> {
     const outcome = await Promise.race([engine.failed, front.netns.failed, ...front.ends()]);
     this.#steps.lap('ended');
     const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
+    if (!(outcome instanceof Error)) await front.switched?.refresh();
     front.served?.(status, engine);
     return status;
   }

@@ -1,6 +1,5 @@
 // bundle: rare
 /** `--metrics` of a front end: the server, and the engine whose figures it serves. */
-import type { EngineHandle } from '../../workers/engine.ts';
 import { EngineReporter } from '../api/engine-report.ts';
 import type { ListenAddress } from '../cli/listen-address.ts';
 import type { Log } from '../host/log.ts';
@@ -27,7 +26,7 @@ export async function openMetrics(to: ListenAddress, about: Exporter, log: Log):
   });
   await server.listen(to, '--metrics');
   return {
-    serve: (engine: EngineHandle) => reporter.resolve(new EngineReporter(engine, about)),
+    serve: (engine, switched) => reporter.resolve(new EngineReporter(engine, { ...about, switched })),
     directories: server.directories,
     close: () => server.close(),
   };

@@ -191,6 +191,13 @@ export const ENGINE_FAMILIES: readonly EngineFamily[] = [
     samples: flowSamples,
   },
   {
+    name: 'bucatini_switched_connections_open',
+    type: 'gauge',
+    help: 'Switched connections that there are; only with --switch-sockets',
+    labels: [],
+    samples: ({ switched }) => (switched === undefined ? [] : sum({}, switched)),
+  },
+  {
     name: 'bucatini_pool_slots',
     type: 'gauge',
     help: 'Slots of the packet memory, small (2 KiB) and large (68 KiB), that hold a packet or are free',

@@ -119,6 +119,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   readonly nat64: Nat64Wish | undefined;
   readonly tapOfOurs: ((made: PastaTap) => readonly number[]) | undefined;
   readonly startCommand: ((namespaceFd: number) => void) | undefined;
+  /** Of --switch-sockets. */
+  readonly switched: SwitchControl | undefined;
   readonly #start: PastaStart;
   readonly #rules: PortRules;
   /** Its limit is the host's, read before the main thread enters the namespace. */
@@ -127,8 +129,6 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   /** Absent: there is no egress policy, and none can be set. */
   readonly #egress: EgressControl | undefined;
   readonly #captures: CaptureControl | undefined;
-  /** Of --switch-sockets. */
-  readonly #switching: SwitchControl | undefined;
   /** Path of the namespace to connect; undefined: a new one. */
   readonly #path: string | undefined;
   /** That namespace, if its end is ours; as it was before it is entered. */
@@ -155,7 +155,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   ) {
     const { conf, target } = start;
     this.#start = start;
-    this.#switching = switching;
+    this.switched = switching;
+    if (egress !== undefined) egress.switched = switching;
     this.#rules = rules;
     this.#multicast = multicastPlan(conf.multicast);
     this.#pidFd = pidFd;
@@ -186,10 +187,10 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   #spawn(argv: readonly string[], namespaceFd: number): void {
     const { conf, login, env, log } = this.#start;
     this.#command = new PastaCommand({
-      ...{ argv, login, env, pidns: conf.pidns, supervised: this.#switching?.supervision },
+      ...{ argv, login, env, pidns: conf.pidns, supervised: this.switched?.supervision },
       ...hostnameOf(conf, log),
     });
-    this.#switching?.started(this.#command.firstPid);
+    this.switched?.started(this.#command.firstPid);
     forgetEnvironment(env);
     // The child has entered the namespace through this descriptor before it executed sh.
     this.#command.started.then(
@@ -266,7 +267,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
 
   engineStarted(engine: EngineHandle, { network }: PastaTap): void {
     const { noSwitch = [], outboundIf4, outboundIf6 } = this.#start.conf;
-    this.#switching?.begin(noSwitch, { device4: outboundIf4, device6: outboundIf6 }, network.addresses);
+    void this.switched?.setJudge(this.#egress?.judge);
+    this.switched?.begin(noSwitch, { device4: outboundIf4, device6: outboundIf6 }, network.addresses);
     this.#egress?.started(engine);
     this.#captures?.started(engine, (text) => this.log('info', text));
     this.#running.resolve(engine);
@@ -303,6 +305,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
         ...{ program: 'bucatini pasta', version, egress: this.#egress, shaping: conf.shaping },
         namespace: ownNamespace(),
         captures: this.#captures,
+        switched: this.switched,
       },
       { onError: (error) => this.log('warning', error.message) },
       this.log,
@@ -314,10 +317,14 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../host/stats.ts');
       const startMs = performance.now();
-      setInterval(() => printStats(engine, performance.now() - startMs), conf.statsSeconds * 1000).unref();
+      const print = async (): Promise<void> => {
+        await this.switched?.refresh();
+        printStats(engine, performance.now() - startMs);
+      };
+      setInterval(print, conf.statsSeconds * 1000).unref();
     }
     await this.#command?.started;
-    await this.#switching?.ready();
+    await this.switched?.ready();
     const watched = this.#watchNamespace(engine, files);
     if (this.#pidFd !== undefined) writePidFile(this.#pidFd, conf.pidFile!);
     if (statusFd !== undefined) this.#syslog = (await import('../../sys/syslog.ts')).openSyslog();
@@ -329,7 +336,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       removable: this.#control?.directories ?? [],
       signals: [
         ...(this.#command?.signalled ?? []),
-        ...(this.#switching === undefined ? [] : [this.#switching.pid]),
+        ...(this.switched === undefined ? [] : [this.switched.pid]),
       ],
       watchesProcess: target.kind === 'pid' && watched?.polls === true,
     };
@@ -364,7 +371,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     return [
       this.#end.promise,
       ...(this.#command === undefined ? [] : [this.#command.ended]),
-      ...(this.#switching === undefined ? [] : [this.#switching.lost]),
+      ...(this.switched === undefined ? [] : [this.switched.lost]),
     ];
   }
 
@@ -374,7 +381,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
 
   stop(failed: boolean): void {
     if (failed) this.#command?.kill();
-    this.#switching?.kill();
+    this.switched?.kill();
     this.#forwarder?.stop();
     this.#control?.close();
   }

@@ -2,7 +2,7 @@
  * A child process with a channel at its descriptor 2: a socket through which both sides send lines.
  */
 import { type Channel, openChannel } from '#runtime/channel';
-import { AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM } from '../../sys/constants.ts';
+import { AF_UNIX, Errno, SOCK_CLOEXEC, SOCK_STREAM } from '../../sys/constants.ts';
 import { checked } from '../../sys/error.ts';
 import { close } from '../../sys/io.ts';
 import { errnoText } from '../../sys/libc.ts';
@@ -23,11 +23,13 @@ export class ChildError extends Error {
   override readonly name = 'ChildError';
   /** The system call that failed. */
   readonly call: string;
-  readonly errno: number;
   constructor(file: string, { call, errno }: SpawnFailure) {
-    super(`${call === 'execve' ? file : call}: ${errnoText(errno)}`);
+    const why =
+      call === 'seccomp' && errno === Errno.EBUSY
+        ? '; --switch-sockets: this process has a supervisor already, and there can be one only'
+        : '';
+    super(`${call === 'execve' ? file : call}: ${errnoText(errno)}${why}`);
     this.call = call;
-    this.errno = errno;
   }
 }
 

@@ -6,8 +6,8 @@
 import { programCommand } from '#runtime/program';
 import type { Outbound } from '../../switch/destinations.ts';
 import { switchFilter } from '../../switch/filter.ts';
-import { type FromSupervisor, Lines, lineOf, type ToSupervisor } from '../../switch/messages.ts';
-import type { SwitchCounters } from '../../switch/supervisor.ts';
+import type { SwitchedFlow, SwitchedFlows } from '../../switch/flow-records.ts';
+import { type Answer, type FromSupervisor, Lines, lineOf, type ToSupervisor } from '../../switch/messages.ts';
 import { AF_UNIX, Errno, SOCK_CLOEXEC, SOCK_STREAM } from '../../sys/constants.ts';
 import { checked } from '../../sys/error.ts';
 import { close } from '../../sys/io.ts';
@@ -23,19 +23,36 @@ import type { AddressPlan } from '../../workers/engine-plan.ts';
 import type { Log } from '../host/log.ts';
 import { CHANNEL, Child } from '../process/child.ts';
 import { within } from '../process/time-limit.ts';
+import type { Judge, SwitchCounts, SwitchedConnections } from './switched-connections.ts';
 
-/** Signals that a terminal or a supervisor of services sends to the whole group: HUP, INT, QUIT, USR1, USR2, TERM, TSTP, TTIN, TTOU. */
+/**
+ * Signals that a terminal or a manager of services sends to the whole group: HUP, INT, QUIT, USR1, USR2, TERM, TSTP,
+ * TTIN, TTOU. The supervisor ends with us.
+ */
 const IGNORED = [1, 2, 3, 10, 12, 15, 20, 21, 22];
 const START_LIMIT_MS = 60_000;
 
-/** Whether a destination is allowed by a policy that is in force. */
-export type Judge = (address: string, port: number) => boolean;
+/** How long an answer of the supervisor may take. */
+const ANSWER_LIMIT_MS = 5000;
+/** The same for its counters: who asks for metrics does not wait long. */
+const REPORT_LIMIT_MS = 1000;
+/** Most flows of one answer: a line of some ten kilobytes. */
+const FLOWS_OF_A_PAGE = 256;
 
-export class SwitchControl {
+type Asked = Extract<ToSupervisor, { kind: Answer['kind'] }>;
+/** A message that is answered, without its number. */
+type Question<Kind extends Answer['kind']> = Omit<Extract<Asked, { kind: Kind }>, 'ask'>;
+type AnswerOf<Kind extends Answer['kind']> = Extract<Answer, { kind: Kind }>;
+
+export class SwitchControl implements SwitchedConnections {
   readonly #log: Log;
   readonly #child: Child;
   readonly #lines = new Lines();
-  readonly #reports = new Map<number, (counters: SwitchCounters) => void>();
+  /** By the number of the question. */
+  readonly #answers = new Map<number, (answer: Answer | undefined) => void>();
+  #counts: SwitchCounts = {
+    ...{ switchedConnections: 0, switchPassedOn: 0, switchRefused: 0, switchFailed: 0 },
+  };
   readonly #ready = Promise.withResolvers<void>();
   readonly #listenerTo: number;
   readonly #ruleset: number;
@@ -43,6 +60,7 @@ export class SwitchControl {
   #begun = false;
   #asked = 0;
   #failure: string | undefined;
+  #hasEnded = false;
   /** Absent: there is no policy. */
   #judge: Judge | undefined;
   /** Rejects when the supervisor has ended. */
@@ -63,7 +81,7 @@ export class SwitchControl {
     this.#listenerTo = ours;
     const [file = '', ...args] = programCommand('switch-supervisor', 'switch/main');
     this.#child = new Child({
-      ...{ file, argv: [file, ...args], env: {}, ignores: IGNORED, endsWithUs: true },
+      ...{ file, argv: [file, ...args], env: ofTheRuntime(), ignores: IGNORED, endsWithUs: true },
       descriptors: [undefined, undefined, CHANNEL, theirs],
     });
     close(theirs);
@@ -73,6 +91,8 @@ export class SwitchControl {
         `--switch-sockets: the supervisor ${this.#failure ?? `ended with status ${status}`}`,
       );
       this.#ready.reject(error);
+      for (const resolve of this.#answers.values()) resolve(undefined);
+      this.#hasEnded = true;
       throw error;
     });
     this.lost.catch(() => {});
@@ -121,19 +141,66 @@ export class SwitchControl {
     return within(this.#ready.promise, START_LIMIT_MS, 'the supervisor has not been started');
   }
 
-  /** Ask `judge` about each destination from now on; undefined: none. */
-  setJudge(judge: Judge | undefined): void {
+  async setJudge(judge: Judge | undefined): Promise<void> {
+    // Without a policy the supervisor still asks until it has read this: everything may be reached.
     this.#judge = judge;
-    if (this.#begun) this.#send({ kind: 'judging', judging: judge !== undefined });
+    await this.#ask({ kind: 'judging', judging: judge !== undefined });
   }
 
-  /** What the supervisor has counted. */
-  counters(): Promise<SwitchCounters> {
+  counts(): SwitchCounts {
+    return this.#counts;
+  }
+
+  async refresh(): Promise<void> {
+    await this.#report(false);
+  }
+
+  async active(): Promise<number | undefined> {
+    return (await this.#report(true))?.active;
+  }
+
+  async #report(active: boolean): Promise<AnswerOf<'report'> | undefined> {
+    const report = await this.#ask({ kind: 'report', active }, REPORT_LIMIT_MS);
+    if (report === undefined) return undefined;
+    const { switched, passed, refused, failed } = report.counters;
+    this.#counts = {
+      ...{ switchedConnections: switched, switchPassedOn: passed },
+      ...{ switchRefused: refused, switchFailed: failed },
+    };
+    return report;
+  }
+
+  async flows(after: number, limit: number): Promise<SwitchedFlows> {
+    const flows: SwitchedFlow[] = [];
+    for (let at = after; flows.length < limit; ) {
+      const most = Math.min(FLOWS_OF_A_PAGE, limit - flows.length);
+      const page = await this.#ask({ kind: 'flows', after: at, limit: most });
+      flows.push(...(page?.flows ?? []));
+      at = page?.flows.at(-1)?.id ?? at;
+      if (page === undefined || !page.more || page.flows.length === 0) return { flows, more: false };
+    }
+    return { flows, more: true };
+  }
+
+  async end(ids: readonly number[]): Promise<number> {
+    return (await this.#ask({ kind: 'end', ids }))?.left ?? ids.length;
+  }
+
+  /** @returns undefined: the supervisor does not answer */
+  async #ask<Kind extends Answer['kind']>(
+    question: { readonly kind: Kind } & Question<Kind>,
+    limitMs = ANSWER_LIMIT_MS,
+  ): Promise<AnswerOf<Kind> | undefined> {
+    if (!this.#begun || this.#hasEnded) return undefined;
     const ask = ++this.#asked;
-    const { promise, resolve } = Promise.withResolvers<SwitchCounters>();
-    this.#reports.set(ask, resolve);
-    this.#send({ kind: 'report', ask });
-    return promise;
+    const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
+    this.#answers.set(ask, resolve);
+    const limit = setTimeout(() => resolve(undefined), limitMs);
+    this.#send({ ...question, ask } as unknown as ToSupervisor);
+    const answer = await promise;
+    clearTimeout(limit);
+    this.#answers.delete(ask);
+    return answer as AnswerOf<Kind> | undefined;
   }
 
   /** Process id, for the sandbox. */
@@ -178,12 +245,15 @@ export class SwitchControl {
         this.#send({ kind: 'judged', ask, allowed: this.#judge?.(address, port) ?? true });
         break;
       }
-      case 'report':
-        this.#reports.get(message.ask)?.(message.counters);
-        this.#reports.delete(message.ask);
+      default:
+        this.#answers.get(message.ask)?.(message);
     }
   }
 }
+
+/** Settings of the runtime, which the launcher has made in place of the caller's (bin/launch.sh). */
+const ofTheRuntime = (): NodeJS.ProcessEnv =>
+  Object.fromEntries(Object.entries(process.env).filter(([name]) => /^(BUN|MIMALLOC|NODE)_/.test(name)));
 
 function whyNoLock(errno: number): string {
   if (errno === Errno.EINVAL || errno === Errno.E2BIG)

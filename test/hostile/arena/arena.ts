@@ -160,13 +160,22 @@ export async function fight(options: ArenaOptions): Promise<ArenaResult> {
     }
     await sleepMs(SETTLE_MS);
     const after = await look();
-    await sleepMs(WITNESS_DELAY_MS);
+    const end = Date.now();
+    await eventually('the figures of the last second', WITNESS_DELAY_MS, () =>
+      [out, back].every((witness) => lastSecond(witness) > end - 2 * SECOND_MS),
+    ).catch(() => {}); // a second without requests has no line: the window shows it
     return { before: before(), during: during(), after: after(), setMs, log: at.log() };
   } finally {
     for (const s of started) killTree(s.pid);
     await guest?.stop();
     await bed.close();
   }
+}
+
+/** @returns the begin of the last second that a witness has printed, Unix time in milliseconds */
+function lastSecond(witness: Started): number {
+  const line = witness.printed().stdout.split('\n').at(-2) ?? 'ready';
+  return line === 'ready' ? 0 : (JSON.parse(line) as { atMs: number }).atMs;
 }
 
 /** The sum over the seconds of a witness that lie in a window. */

@@ -9,7 +9,8 @@
  *
  * Prints "ready", then a line of JSON per second, {atMs, old, connect, udp, dns}: begin of the second (Unix
  * time), and for each kind {asked, answered, maxMs, failed: {cause: count}}. An answer counts for the second
- * of its request. Ends with its standard input.
+ * of its request; the line comes when all requests of the second are answered, or late. Ends with its standard
+ * input.
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
@@ -33,22 +34,27 @@ type Kind = 'old' | 'connect' | 'udp' | 'dns';
 
 const beganAt = performance.now();
 const beganUnixMs = Date.now();
-const seconds = new Map<number, Record<Kind, Tally>>();
+/** Of each second that was not printed: the tallies, and the number of requests without an outcome. */
+const seconds = new Map<number, { readonly tallies: Record<Kind, Tally>; open: number }>();
 const fresh = (): Tally => ({ asked: 0, answered: 0, maxMs: 0, failed: {} });
 
 /** Record a request. @returns a function to call once with its outcome; undefined: answered */
 function ask(kind: Kind): (cause?: string) => void {
   const askedAt = performance.now();
   const second = Math.floor((askedAt - beganAt) / SECOND_MS);
-  let tallies = seconds.get(second);
-  if (!tallies)
-    seconds.set(second, (tallies = { old: fresh(), connect: fresh(), udp: fresh(), dns: fresh() }));
-  const tally = tallies[kind];
+  let of = seconds.get(second);
+  if (!of) {
+    of = { tallies: { old: fresh(), connect: fresh(), udp: fresh(), dns: fresh() }, open: 0 };
+    seconds.set(second, of);
+  }
+  const tally = of.tallies[kind];
   tally.asked++;
+  of.open++;
   let open = true;
   const end = (cause?: string): void => {
     if (!open) return;
     open = false;
+    of.open--;
     clearTimeout(late);
     if (cause === undefined) {
       tally.answered++;
@@ -148,11 +154,12 @@ old.once('connect', () => {
   if (resolver !== '') setInterval(lookUp, 100);
   let told = 0;
   setInterval(() => {
-    const done = Math.floor((performance.now() - beganAt - LATE_MS) / SECOND_MS) - 1;
-    for (; told <= done; told++) {
-      const tallies = seconds.get(told);
+    const now = Math.floor((performance.now() - beganAt) / SECOND_MS);
+    for (; told < now; told++) {
+      const of = seconds.get(told);
+      if (of && of.open > 0) return;
       seconds.delete(told);
-      if (tallies) console.log(JSON.stringify({ atMs: beganUnixMs + told * SECOND_MS, ...tallies }));
+      if (of) console.log(JSON.stringify({ atMs: beganUnixMs + told * SECOND_MS, ...of.tallies }));
     }
   }, 200);
 });

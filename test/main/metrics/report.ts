@@ -10,6 +10,7 @@ export const REPORT: EngineReport = {
   startSeconds: 1_795_940_814.2964,
   processCpuUs: 1_500_000,
   residentBytes: 33_554_432,
+  switched: 4,
   counters: { framesFromGuest: 12, bytesFromGuest: 3456, 'drop.tcpNoFlow': 3, cpuUserUs: 9, sockSends: 2 },
   threads: [{ thread: 'packets', userUs: 250_000, systemUs: 500_000 }],
   histograms: [

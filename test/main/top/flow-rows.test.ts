@@ -31,6 +31,7 @@ describe('flows as rows', () => {
       row({}),
       row(v6),
       { ...row({}), flow: { ...ping, proto: 'icmp', echo_id: 7 } },
+      row({ path: 'switched', device: 'eth0' }),
     ]);
     expect(head).toHaveLength(10);
     expect(cells).toEqual([
@@ -48,6 +49,7 @@ describe('flows as rows', () => {
       ],
       expect.arrayContaining(['[fd00::2]:43210', '[2001:db8::1]:443']),
       ['icmp', 'established', '10.0.2.100 id 7', '192.0.2.1', '517 B', '47.1 KiB', '-', '-', '8.1 s', 'tap'],
+      expect.arrayContaining(['switched eth0']),
     ]);
   });
 
