@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Bed, makeBed, supportProgram } from '../support/bed.ts';
 import { engine, repoRoot } from '../support/engines.ts';
-import { PEER4, PORT } from '../support/ports.ts';
+import { HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually, killTree, type Started } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -94,6 +94,20 @@ describeE2e('switch-agent and unusual containers', [requireTool('python3', 'apt 
     const one = await begin('host', ['unshare', '-Ur']);
     expect(await ask(one, 'serve()')).toBe('inside l');
     expect(await ask(one, `connect('${PEER4}', ${PORT.echo})`)).toBe('inside connected');
+  });
+
+  it('run --ipv4-only: no IPv6 by a route that a program makes', async () => {
+    const make = `ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up
+      ip -6 addr add fd99::1/64 dev v0 nodad; ip -6 route add default dev v0`;
+    const connect = `import socket,sys
+for a in sys.argv[1:]:
+    s = socket.socket(socket.AF_INET6 if ':' in a else socket.AF_INET); s.settimeout(0.5)
+    try: s.connect((a, ${PORT.echo})); print(s.getsockname()[0])
+    except OSError as e: print('no')`;
+    const job = ['sh', '-ec', `${make}; exec python3 -c "$@"`, 'sh', connect, PEER4, PEER6];
+    const options = ['--ipv4-only', '--switch-sockets'];
+    const done = await bed.run('user', [`${repoRoot}/bin/bucatini`, 'run', ...options, '--', ...job]);
+    expect(done).toMatchObject({ status: 0, stdout: `${HOST4}\nno\n` });
   });
 
   it('a listener that comes twice: the container and others are served', async () => {

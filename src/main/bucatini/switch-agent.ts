@@ -42,7 +42,7 @@ const SIGINT = 2;
 const SIGTERM = 15;
 const ONLY_OWNER = 0o177;
 /** Of a stored listener: PROCESS-CONTAINER, and "~N" where two would have one name. */
-const STORED_NAME = /^([1-9][0-9]{0,9})-([^~]+)(?:~[0-9]+)?$/;
+const STORED_NAME = /^([0-9]{1,10})-([^~]+)(?:~[0-9]+)?$/;
 const UNIT = 'a socket unit of systemd';
 
 /**
@@ -109,7 +109,8 @@ class Agent {
     for (const { fd, name } of stored) this.#takeBack(fd, name);
     const server = new OciSocket(this.#loop, this.#listening, {
       user: process.geteuid!(),
-      take: (fd, { name, processId }) => this.#add(fd, { name, processId }),
+      take: (fd, { name, processId }) =>
+        this.#add(fd, { name, processId: processId || this.#processOf(name) }),
       refuse: (why) => this.#log('warning', why),
     });
     enterSupervisorSandbox(this.#supervisor.procFd, {
@@ -145,6 +146,12 @@ class Agent {
       this.#log('warning', `${container.name}: the service manager did not store the listener`);
     this.#serve(fd, container, name);
     this.#log('info', `${container.name}: serving process ${container.processId}`);
+  }
+
+  /** A process of a container that has a listener already: an `exec` runs in the same network. 0: not known. */
+  #processOf(name: string): number {
+    for (const container of this.#names.keys()) if (container.name === name) return container.processId;
+    return 0;
   }
 
   /** A listener of an agent before us. */

@@ -193,9 +193,15 @@ def silence():
         ended = []
         thread = threading.Thread(target=lambda: ended.append(raw_connect(s, nobody, 80)), daemon=True)
         thread.start()
-        time.sleep(0.1)
-        s.shutdown(how)
-        thread.join(2)
+        for _ in range(200):  # until the thread has begun to connect
+            time.sleep(0.05)
+            try:
+                s.shutdown(how)
+                break
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+        thread.join(5)
         seen["shutdown %d" % how] = ended
 
     class Alarm(Exception):
