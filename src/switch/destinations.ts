@@ -26,6 +26,8 @@ export interface HostRoute {
 export interface Outbound {
   readonly device4?: string | undefined;
   readonly device6?: string | undefined;
+  /** The family that the container has not got, whatever routes its programs make. */
+  readonly without?: 4 | 6 | undefined;
 }
 
 /** Routes that are kept: all are forgotten when the host's network changes, or there are more. */
@@ -90,7 +92,9 @@ export class Destinations {
    * @returns undefined: it may not
    */
   routeTo(address: Uint32Array, routes: RoutesInside): HostRoute | undefined {
+    const family = isV4Mapped(address, 0) ? 4 : 6;
     if (
+      family === this.#outbound.without ||
       isSpecial(address) ||
       this.#excluded.some(({ words, length }) => sharesPrefix(words, address, length))
     )
@@ -100,7 +104,7 @@ export class Destinations {
     let route = this.#routes.get(text);
     if (route === undefined) {
       if (this.#routes.has(text)) return undefined;
-      route = this.#lookUp(text, isV4Mapped(address, 0) ? 4 : 6);
+      route = this.#lookUp(text, family);
       if (this.#routes.size >= KEPT_ROUTES) this.#routes.clear();
       this.#routes.set(text, route);
     }

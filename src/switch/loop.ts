@@ -21,7 +21,7 @@ export class Loop {
   readonly #epoll = checked(epollCreate(), 'epoll_create1', '');
   readonly #events = new EpollEvents(EVENTS_A_WAIT);
   readonly #watched = new Map<number, { readonly ready: Ready; readonly turn: number }>();
-  /** The first is due first. Cancelled ones stay until then. */
+  /** The first is due first. */
   readonly #timers: Timer[] = [];
   #turn = 0;
   #stopped = false;
@@ -50,16 +50,30 @@ export class Loop {
    */
   at(at: number, due: () => void): () => void {
     const timer: Timer = { at, due };
+    this.#timers.splice(this.#after(at), 0, timer);
+    return () => {
+      if (timer.due === undefined) return;
+      timer.due = undefined;
+      // Not left until its time: programs may set time limits of days, for each connection.
+      for (let i = this.#after(at) - 1; i >= 0 && this.#timers[i]!.at === at; i--)
+        if (this.#timers[i] === timer) this.#timers.splice(i, 1);
+    };
+  }
+
+  /** Timers that are running: for tests. */
+  get timers(): number {
+    return this.#timers.length;
+  }
+
+  /** How many timers are due at `at`. */
+  #after(at: number): number {
     let low = 0;
     for (let high = this.#timers.length; low < high; ) {
       const middle = (low + high) >> 1;
       if (this.#timers[middle]!.at <= at) low = middle + 1;
       else high = middle;
     }
-    this.#timers.splice(low, 0, timer);
-    return () => {
-      timer.due = undefined;
-    };
+    return low;
   }
 
   /** Serve until stop(). @throws SysError */
@@ -73,7 +87,6 @@ export class Loop {
   }
 
   #once(): void {
-    while (this.#timers[0]?.due === undefined && this.#timers.length > 0) this.#timers.shift();
     const next = this.#timers[0];
     const wait = next === undefined ? -1 : Math.max(0, Math.ceil(next.at - performance.now()));
     const count = epollWait(this.#epoll, this.#events, Math.min(wait, 0x7fff_ffff));

@@ -23,7 +23,10 @@ export interface ProcessState {
   readonly fdIndex: number;
   /** Container id, for messages and lists; printable ASCII only. */
   readonly name: string;
-  /** The container's first process; without it the one to which the filter was applied, for example by `exec`. */
+  /**
+   * The container's first process; without it the one to which the filter was applied. 0: not known, as in crun's
+   * message about an `exec`.
+   */
   readonly processId: number;
 }
 
@@ -52,8 +55,7 @@ export function parseProcessState(text: string, fdCount: number): ProcessState |
   if (fdIndex < 0) return `has no ${SECCOMP_FD} in "fds"`;
   if (fds.length !== fdCount) return `names ${fds.length} descriptors, but ${fdCount} came with it`;
   if (!isObject(state)) return 'has no "state"';
-  const processId = isProcessId(state.pid) ? state.pid : pid;
-  if (!isProcessId(processId)) return 'has no process id';
+  const processId = [state.pid, pid].find(isProcessId) ?? 0;
   return { fdIndex, name: nameOf(state.id), processId };
 }
 

@@ -36,6 +36,7 @@ import {
   SO_BINDTODEVICE,
   SO_COOKIE,
   SO_DOMAIN,
+  SO_ERROR,
   SO_NETNS_COOKIE,
   SO_PROTOCOL,
   SO_TYPE,
@@ -43,10 +44,12 @@ import {
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
+  TCP_CLOSE,
+  TCP_INFO,
 } from '../sys/constants.ts';
 import { close, fcntlGetFlags, setNonBlocking } from '../sys/io.ts';
 import { NativeBuffer } from '../sys/memory.ts';
-import { readMemoryOf, Threads } from '../sys/peer-process.ts';
+import { isSameFile, readMemoryOf, Threads } from '../sys/peer-process.ts';
 import {
   answer,
   letPass,
@@ -149,6 +152,8 @@ interface Listener {
   readonly namespace: string;
   /** Of that namespace. */
   readonly routes: RoutesInside;
+  /** It is the host's: the container has the host's network anyway, and all its sockets are the host's. */
+  readonly isOnHostNetwork: boolean;
   /** SO_NETNS_COOKIE of its sockets, once one has been seen. */
   cookie: bigint | undefined;
 }
@@ -206,6 +211,8 @@ export class Supervisor {
   readonly #cookie = new NativeBuffer(8);
   readonly #deviceName = new NativeBuffer(16);
   readonly #hostCookie: bigint;
+  /** The host's network namespace, as the link in /proc shows it. */
+  readonly #hostNamespace: string;
   #asked = 0;
   #sweeps = false;
   readonly counters: SwitchCounters = { switched: 0, passed: 0, refused: 0, failed: 0 };
@@ -219,6 +226,7 @@ export class Supervisor {
     const probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     this.#hostCookie = this.#cookieOf(probe, SO_NETNS_COOKIE) ?? 0n;
     close(probe);
+    this.#hostNamespace = this.#threads.networkNamespace(process.pid);
     if (this.#hostCookie === 0n)
       throw new Error('socket switching needs SO_NETNS_COOKIE, which Linux has from 5.14 on');
   }
@@ -234,6 +242,14 @@ export class Supervisor {
   }
 
   /**
+   * Whether a listener is served already, under another number. To wait for a call of one that two events have been
+   * seen of would block this process, and all containers with it.
+   */
+  serves(fd: number): boolean {
+    return [...this.#listeners.keys()].some((one) => isSameFile(one, fd));
+  }
+
+  /**
    * Answer the calls that a filter notifies of.
    * @param fd  the listener, ours from now on: closed when no process has the filter any more
    */
@@ -245,7 +261,11 @@ export class Supervisor {
       this.#threads.hold(`${processId}/net/route`),
       this.#threads.hold(`${processId}/net/ipv6_route`),
     );
-    const listener: Listener = { fd, container, namespace, routes, cookie: undefined };
+    const isOnHostNetwork = namespace !== '' && namespace === this.#hostNamespace;
+    const listener: Listener = {
+      ...{ fd, container, namespace, routes, isOnHostNetwork },
+      cookie: undefined,
+    };
     this.#listeners.set(fd, listener);
     this.#loop.watch(fd, EPOLLIN, (events) => this.#ready(listener, events));
   }
@@ -339,7 +359,7 @@ export class Supervisor {
       ...{ listener, idLow, idHigh, thread, descriptor, name },
       length: name === 'listen' ? 0 : third,
     };
-    if (found === undefined || thread === 0) {
+    if (found === undefined || thread === 0 || listener.isOnHostNetwork) {
       this.#pass(call);
       return;
     }
@@ -487,13 +507,15 @@ export class Supervisor {
     return this.#threads.isInEpollSet(call.thread, call.descriptor) ? undefined : route;
   }
 
-  /** Whether a socket belongs to the container's own network namespace, not to one inside it. */
+  /**
+   * Whether a socket belongs to the container's own network namespace, not to one inside it, and its thread is there
+   * as well: the routes inside are read of the thread, and in a namespace of its own a program makes what routes it
+   * likes, also where the container has none.
+   */
   #isContainers({ listener, thread }: Call, namespace: bigint): boolean {
-    if (listener.cookie === undefined) {
-      if (listener.namespace === '' || this.#threads.networkNamespace(thread) !== listener.namespace)
-        return false;
-      listener.cookie = namespace;
-    }
+    if (listener.namespace === '' || this.#threads.networkNamespace(thread) !== listener.namespace)
+      return false;
+    listener.cookie ??= namespace;
     return namespace === listener.cookie;
   }
 
@@ -663,7 +685,8 @@ export class Supervisor {
     }
     this.#address.u8.set(address);
     const isBlocking = (fcntlGetFlags(socket) & O_NONBLOCK) === 0;
-    const r = connectWithoutWaiting(socket, isBlocking, this.#address.address, address.length);
+    const r =
+      failureOf(socket) ?? connectWithoutWaiting(socket, isBlocking, this.#address.address, address.length);
     if (r === -Errno.EALREADY || r === -Errno.EINPROGRESS) return;
     if (r < 0 && r !== -Errno.EISCONN && waiting.isHosts) this.counters.failed++;
     this.#answer(call, r === -Errno.EISCONN ? 0 : r);
@@ -747,6 +770,22 @@ const isTcp = (socket: number): boolean =>
 
 const isZero = (words: Uint32Array): boolean =>
   words[3] === 0 && (isV4Mapped(words, 0) || (words[0] === 0 && words[1] === 0 && words[2] === 0));
+
+/** A struct sockaddr of AF_UNSPEC: connect() to it dissolves a connection. */
+const nowhere = new NativeBuffer(16);
+
+/**
+ * Why a connection on its way has ended. connect() would tell the same of one that the peer has refused, but begins
+ * anew after a shutdown() or connect(AF_UNSPEC) of another thread, which natively end the wait as well.
+ * @returns -errno; undefined: it has not ended
+ */
+function failureOf(socket: number): number | undefined {
+  // The state is the first byte of struct tcp_info.
+  if ((getsockoptInt(socket, IPPROTO_TCP, TCP_INFO) & 0xff) !== TCP_CLOSE) return undefined;
+  const error = getsockoptInt(socket, SOL_SOCKET, SO_ERROR);
+  connect(socket, nowhere.address, 16); // as the kernel does after a failure
+  return -(error > 0 ? error : Errno.ECONNABORTED);
+}
 
 /**
  * connect(2) that does not wait. The flag belongs to the socket, which the program has too: it is set for the moment of

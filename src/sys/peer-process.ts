@@ -26,7 +26,8 @@ const cReadlinkat = libc<[N, string, N, N]>('readlinkat', 'intptr_t', ['int', 'c
 
 /** PIDFD_THREAD, <linux/pidfd.h>; Linux 6.9. */
 const PIDFD_THREAD = 0x80;
-/** KCMP_EPOLL_TFD, <linux/kcmp.h>. */
+/** KCMP_FILE and KCMP_EPOLL_TFD, <linux/kcmp.h>. */
+const KCMP_FILE = 0;
 const KCMP_EPOLL_TFD = 7;
 const TEXT_BYTES = 4096;
 /** Longer than a line of the files that are read. */
@@ -62,6 +63,12 @@ export function readMemoryOf(
   iovecWrite(vectors.u32, 4, from, bytes);
   const r = cReadMemory(thread, vectors.address, 1, vectors.address + 16, 1, 0);
   return r < 0 ? failed() : r;
+}
+
+/** Whether two descriptors of this process are duplicates of each other. */
+export function isSameFile(a: number, b: number): boolean {
+  const { pid } = process;
+  return cSyscall(syscallNumber('kcmp'), pid, pid, KCMP_FILE, a, b) === 0;
 }
 
 /** What is read of threads through a descriptor of /proc, which stays usable in an empty root. */

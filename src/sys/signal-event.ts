@@ -4,7 +4,7 @@
  * machine code, which any thread can run, writes to an eventfd. Cold.
  *
  *   the handler's page   +0 code   +64 the number 1, u64   +72 the eventfd, u32
- * @syscalls eventfd2 rt_sigaction close
+ * @syscalls eventfd2 rt_sigaction write close
  */
 import { EFD_CLOEXEC, EFD_NONBLOCK } from './constants.ts';
 import { checked, SysError } from './error.ts';

@@ -78,6 +78,8 @@ const NOT_EMULATED: Readonly<Record<string, string>> = {
   'result of type intptr_t: errno of the call that failed':
     'readlink(2) without a buffer: the emulator looks at the buffer first, the kernel at the path',
   'pages that were not written: take no memory': "the emulator's own memory is counted",
+  'TCP_INFO: round-trip time, retransmissions, congestion window; nothing of a socket that is not connected':
+    'qemu-user does not translate getsockopt(TCP_INFO)',
 };
 
 /**

@@ -40,7 +40,7 @@ describe('texts from the option table', () => {
   });
 
   it.each([
-    ['bucatini switch-', 'switch-over switch-back'],
+    ['bucatini switch-', 'switch-agent switch-over switch-back'],
     ['bucatini run --mt', '--mtu'],
     ['bucatini run --threads la', 'lanes='],
     ['bucatini run --log-level = d', 'debug'],

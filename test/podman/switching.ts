@@ -9,6 +9,15 @@ import { IMAGE, type Podman } from './podman.ts';
 const BUCATINI = '/opt/bucatini/bin/bucatini';
 const SOCKET = '/run/user/1000/bucatini-switch.sock';
 const PROFILE = '/run/user/1000/profile.json';
+/** runc refuses to work without cgroups, as the tree's own file says; without rights to them it makes none. */
+const FOR_RUNC = `[containers]
+cgroups = "enabled"
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+`;
+const CONF = '/home/rl/.config/containers/containers.conf';
 const UP_MS = 10_000;
 const BYTES = 10 << 20;
 const SWITCHED = '0';
@@ -65,7 +74,18 @@ const withRuntime =
       const script = `${BUCATINI} switch-agent --socket ${SOCKET} --print-profile >${PROFILE}`;
       const made = await podman.exec('sh', '-c', script);
       same(made.stderr, '');
-      await work(new Switched(podman, runtime, agent));
+      if (runtime === 'runc')
+        await podman.exec(
+          'sh',
+          '-c',
+          `mkdir -p ${CONF.replace(/\/[^/]*$/, '')}; printf '%s' '${FOR_RUNC}' >${CONF}`,
+        );
+      try {
+        await work(new Switched(podman, runtime, agent));
+      } finally {
+        await podman.clean();
+        await podman.exec('rm', '-rf', '/home/rl/.config');
+      }
     });
 
 const WORK: readonly { name: string; work(switched: Switched): Promise<void> }[] = [
@@ -74,7 +94,7 @@ const WORK: readonly { name: string; work(switched: Switched): Promise<void> }[]
     async work(switched) {
       same(await switched.once([], echoOf(PEER4)), SWITCHED);
       same(await switched.once([], echoOf(PEER6)), SWITCHED);
-      const script = `${download(PEER4, BYTES)}; echo u | nc -u -w 1 ${PEER4} ${PORT.echo}; nc -l -p 99 -e echo l & sleep 0.3; nc 127.0.0.1 99`;
+      const script = `${download(PEER4, BYTES)}; echo u | socat -t 1 - UDP:${PEER4}:${PORT.echo}; nc -l -p 99 -e echo l & sleep 0.3; nc 127.0.0.1 99`;
       same(await switched.once([], script), `${BYTES}\nu\nl`);
     },
   },

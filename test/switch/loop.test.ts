@@ -20,6 +20,19 @@ it('calls timers in the order of their times, not the cancelled ones', () => {
   expect(performance.now() - now).toBeGreaterThanOrEqual(30);
 });
 
+it('keeps nothing of a cancelled timer', () => {
+  const loop = new Loop();
+  const now = performance.now();
+  let calls = 0;
+  const cancels = Array.from({ length: 1000 }, (_, i) => loop.at(now + 86_400_000 + (i % 7), () => calls++));
+  loop.at(now, () => cancels[500]!());
+  loop.at(now + 5, () => loop.stop());
+  for (const cancel of cancels.toReversed()) if (cancel !== cancels[500]) cancel();
+  loop.run();
+  cancels[500]!();
+  expect([loop.timers, calls]).toEqual([0, 0]);
+});
+
 it('an event of a descriptor that an earlier event closed is nobody else’s', () => {
   const loop = new Loop();
   const fds = [eventfd(1, 0), eventfd(1, 0)] as const;

@@ -42,7 +42,7 @@ const SIGINT = 2;
 const SIGTERM = 15;
 const ONLY_OWNER = 0o177;
 /** Of a stored listener: PROCESS-CONTAINER, and "~N" where two would have one name. */
-const STORED_NAME = /^([1-9][0-9]{0,9})-([^~]+)(?:~[0-9]+)?$/;
+const STORED_NAME = /^([0-9]{1,10})-([^~]+)(?:~[0-9]+)?$/;
 const UNIT = 'a socket unit of systemd';
 
 /**
@@ -109,7 +109,8 @@ class Agent {
     for (const { fd, name } of stored) this.#takeBack(fd, name);
     const server = new OciSocket(this.#loop, this.#listening, {
       user: process.geteuid!(),
-      take: (fd, { name, processId }) => this.#add(fd, { name, processId }),
+      take: (fd, { name, processId }) =>
+        this.#add(fd, { name, processId: processId || this.#processOf(name) }),
       refuse: (why) => this.#log('warning', why),
     });
     enterSupervisorSandbox(this.#supervisor.procFd, {
@@ -132,6 +133,11 @@ class Agent {
 
   /** A listener that a runtime has sent. */
   #add(fd: number, container: Container): void {
+    if (this.#supervisor.serves(fd)) {
+      this.#log('warning', `refused the message of an OCI runtime: ${container.name}: it is served already`);
+      close(fd);
+      return;
+    }
     const base = `${container.processId}-${container.name.replaceAll('~', '_')}`;
     const taken = new Set(this.#names.values());
     let name = base;
@@ -142,9 +148,19 @@ class Agent {
     this.#log('info', `${container.name}: serving process ${container.processId}`);
   }
 
+  /** A process of a container that has a listener already: an `exec` runs in the same network. 0: not known. */
+  #processOf(name: string): number {
+    for (const container of this.#names.keys()) if (container.name === name) return container.processId;
+    return 0;
+  }
+
   /** A listener of an agent before us. */
   #takeBack(fd: number, name: string): void {
     const [, processId, container] = STORED_NAME.exec(name) ?? [];
+    if (this.#supervisor.serves(fd)) {
+      close(fd);
+      return;
+    }
     this.#serve(fd, { name: container ?? name, processId: Number(processId ?? 0) }, name);
     this.#log('info', `${container ?? name}: serving it again`);
   }

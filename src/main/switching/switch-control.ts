@@ -119,7 +119,7 @@ export class SwitchControl implements SwitchedConnections {
    * Let the supervisor serve: to be called before COMMAND's chain is waited for, which may need it.
    * @param noSwitch   of --no-switch
    * @param outbound   interfaces that sockets are bound to
-   * @param addresses  of the engine: those that stand for something stay inside
+   * @param addresses  of the engine: those that stand for something stay inside, and so does a family without any
    */
   begin(noSwitch: readonly string[], outbound: Outbound, { ipv4, ipv6 }: AddressPlan): void {
     const own = [ipv4, ipv6].flatMap((plan) =>
@@ -129,8 +129,10 @@ export class SwitchControl implements SwitchedConnections {
             (address) => address !== undefined,
           ),
     );
+    const without = ipv4 === undefined ? 4 : ipv6 === undefined ? 6 : undefined;
     this.#send({
-      ...{ kind: 'begin', noSwitch: [...noSwitch, ...own], outbound, judging: this.#judge !== undefined },
+      ...{ kind: 'begin', noSwitch: [...noSwitch, ...own], judging: this.#judge !== undefined },
+      outbound: { ...outbound, without },
       processId: this.#processId,
     });
     this.#begun = true;

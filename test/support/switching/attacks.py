@@ -530,7 +530,7 @@ def memory_race():
         kept = made(refused, family)
         tries = max(1, config["races"] // 20 // len(TARGETS))
         # Without a supervisor the calls take so little time that the other process may not run in it.
-        end = time.monotonic() + (0.15 if CONTROL else 0)
+        end = time.monotonic() + (0.08 if CONTROL else 0)
         i = 0
         while i < tries or time.monotonic() < end:
             i += 1
