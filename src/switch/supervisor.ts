@@ -508,14 +508,15 @@ export class Supervisor {
   }
 
   /**
-   * Whether a socket belongs to the container's own network namespace, not to one inside it, and its thread is there
-   * as well: the routes inside are read of the thread, and in a namespace of its own a program makes what routes it
-   * likes, also where the container has none.
+   * Whether a socket belongs to the container's own network namespace, not to one inside it: by the cookie of the first
+   * socket that a thread in the container's namespace has connected.
    */
   #isContainers({ listener, thread }: Call, namespace: bigint): boolean {
-    if (listener.namespace === '' || this.#threads.networkNamespace(thread) !== listener.namespace)
-      return false;
-    listener.cookie ??= namespace;
+    if (listener.cookie === undefined) {
+      if (listener.namespace === '' || this.#threads.networkNamespace(thread) !== listener.namespace)
+        return false;
+      listener.cookie = namespace;
+    }
     return namespace === listener.cookie;
   }
 
