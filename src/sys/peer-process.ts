@@ -29,6 +29,8 @@ const PIDFD_THREAD = 0x80;
 /** KCMP_FILE and KCMP_EPOLL_TFD, <linux/kcmp.h>. */
 const KCMP_FILE = 0;
 const KCMP_EPOLL_TFD = 7;
+/** Descriptors among which epoll sets are searched for: each takes a microsecond or more, and all others wait. */
+export const MOST_SEARCHED = 2048;
 const TEXT_BYTES = 4096;
 const ENTRIES_BYTES = 16_384;
 /** struct linux_dirent64: d_reclen u16 at +16, d_name at +19. */
@@ -117,12 +119,13 @@ export class Threads {
   /**
    * Whether a descriptor of the thread is registered in an epoll set that the thread has open. A set watches
    * what is open under a number, so it would not notice a replacement.
-   * @returns true also if that cannot be known
+   * @returns true also if that cannot be known, or the thread has more than MOST_SEARCHED descriptors
    */
   isInEpollSet(thread: number, descriptor: number): boolean {
+    let searched = 0;
     return this.#hasEntry(
       `${thread}/fd`,
-      (set) => set !== descriptor && this.#isInSet(thread, set, descriptor),
+      (set) => ++searched > MOST_SEARCHED || (set !== descriptor && this.#isInSet(thread, set, descriptor)),
       true,
     );
   }
