@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { checkSwitching, threadsText } from '../../src/main/bucatini/doctor.ts';
+import { checkSwitching, threadsText, whyNotReached } from '../../src/main/bucatini/doctor.ts';
 import { whyNoLock } from '../../src/main/switching/landlock-support.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { autoThreads } from '../../src/workers/placement.ts';
@@ -41,6 +41,11 @@ describe('the built doctor', () => {
       'this kernel cannot deny TCP connects to a process (Landlock, Linux 6.7): --switch-sockets is refused, TCP takes the TAP',
     ]);
     expect(checkSwitching(whyNoLock(Errno.EOPNOTSUPP)).text).toMatch(/^Landlock is not enabled .*lsm=\): /);
+    expect(['0', '3', undefined].map(whyNotReached).map((why) => why !== undefined)).toEqual([
+      false,
+      true,
+      false,
+    ]);
   });
 
   it.each([

@@ -71,7 +71,7 @@ export function* examine(): Generator<Finding> {
   yield checkResolvers();
   yield checkPorts();
   yield checkMulticast();
-  yield checkSwitching(whyNotSwitched());
+  yield checkSwitching(whyNotSwitched() ?? whyNotReached(readTrimmed(PTRACE_SCOPE)));
   yield ok('packet threads', threadsText(ownThreads(), availableParallelism()));
 }
 
@@ -114,6 +114,12 @@ export function checkSwitching(why: string | undefined): Finding {
     );
   return note('socket switching', `${why}: --switch-sockets is refused, TCP takes the TAP`);
 }
+
+const PTRACE_SCOPE = '/proc/sys/kernel/yama/ptrace_scope';
+
+/** Why the supervisor could not reach the descriptors of COMMAND. @param scope  undefined: without Yama */
+export const whyNotReached = (scope: string | undefined): string | undefined =>
+  scope === '3' ? 'kernel.yama.ptrace_scope is 3, until the next boot' : undefined;
 
 const KERNEL_FLOOR = [5, 3] as const; // pidfd_open(2)
 
