@@ -113,7 +113,7 @@ export function switchProfileText(
     return `${JSON.stringify(switchProfile(base, path, listenerPath), undefined, '\t')}\n`;
   }
   throw new UsageError(
-    `neither ${own.join(' nor ')} is there (package containers-common or golang-github-containers-common has it); name a profile to begin with`,
+    `neither ${own.join(' nor ')} is there; install the package containers-common or golang-github-containers-common`,
   );
 }
 
