@@ -237,7 +237,7 @@ function profileText(value: string, operands: readonly string[], path: string): 
     return switchProfileText(base, path);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    throw new UsageError(`--print-profile ${error.message}`);
+    throw new UsageError(`--print-profile${base === undefined ? ':' : ''} ${error.message}`);
   }
 }
 
