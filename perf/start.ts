@@ -2,9 +2,10 @@
  * What a start consists of: wall time, processor time and a timeline of processes, of several tools in turn.
  *
  *   scripts/node.sh perf/start.ts --pasta FILE --slirp4netns FILE [--build NAME=ROOT[,VARIABLE=VALUE]...]
- *     [--rounds N] [--only run,pasta,slirp] [--user UID] [--wait SECONDS] [--timeline]
+ *     [--rounds N] [--only run,switch,pasta,slirp] [--user UID] [--wait SECONDS] [--timeline]
  *
  *   run      `bucatini run -- true`, from the first exec until the exit of the launcher's process
+ *   switch   `bucatini run --switch-sockets -- true`, likewise
  *   pasta    `pasta --config-net -q -- true`, likewise
  *   slirp    `slirp4netns -c -r FD PID tap0`, until the ready byte, then SIGKILL
  *
@@ -27,7 +28,7 @@ import { quiet } from './harness/machine.ts';
 import { becomeSubreaper, type Ended, waitFor } from './start-watch/children.ts';
 import { type ProcessEvent, ProcessEvents } from './start-watch/process-events.ts';
 
-const KINDS = ['run', 'pasta', 'slirp'] as const;
+const KINDS = ['run', 'switch', 'pasta', 'slirp'] as const;
 type Kind = (typeof KINDS)[number];
 
 /** One kind of start of one tool or build. */
@@ -46,7 +47,7 @@ interface Run {
 }
 
 const USAGE = `usage: scripts/node.sh perf/start.ts --pasta FILE --slirp4netns FILE [--build NAME=ROOT[,VARIABLE=VALUE]...]
-         [--rounds N] [--only run,pasta,slirp] [--user UID] [--wait SECONDS] [--timeline]
+         [--rounds N] [--only run,switch,pasta,slirp] [--user UID] [--wait SECONDS] [--timeline]
 `;
 
 const { values: options } = commandLine({
@@ -95,16 +96,19 @@ function subjects(): readonly Subject[] {
     ...trees.map(({ name, root, env }) => ({
       name: `${kind} ${name}`,
       kind,
-      program: `${root}/bin/${{ run: 'bucatini', pasta: 'pasta', slirp: 'slirp4netns' }[kind]}`,
+      program: `${root}/bin/${{ run: 'bucatini', switch: 'bucatini', pasta: 'pasta', slirp: 'slirp4netns' }[kind]}`,
       ours: true,
       env,
     })),
     ...(stock === undefined ? [] : [{ name: `${kind} stock`, kind, program: stock, ours: false, env: {} }]),
   ];
   const wanted = options.only.split(',');
-  return [...of('run', undefined), ...of('pasta', options.pasta), ...of('slirp', options.slirp4netns)].filter(
-    ({ kind }) => wanted.includes(kind),
-  );
+  return [
+    ...of('run', undefined),
+    ...of('switch', undefined),
+    ...of('pasta', options.pasta),
+    ...of('slirp', options.slirp4netns),
+  ].filter(({ kind }) => wanted.includes(kind));
 }
 
 /**
@@ -137,6 +141,7 @@ function once(subject: Subject, laps: boolean, watch?: (pid: number) => void): R
   if (kind === 'slirp') pipe2(pipe, 0);
   const argv = {
     run: ['run', '--', 'true'],
+    switch: ['run', '--switch-sockets', '--', 'true'],
     pasta: ['--config-net', '-q', '--', 'true'],
     slirp: ['-c', '-r', '3', `${targetPid}`, 'tap0'],
   }[kind];

@@ -53,6 +53,7 @@ test cmd nc.openbsd          netcat-openbsd
 test cmd ncat                ncat
 test cmd dnsmasq             dnsmasq-base
 test cmd python3             python3-minimal
+test py  asyncio,ctypes      libpython3-stdlib
 test cmd iperf               iperf
 test cmd avahi-daemon        avahi-daemon
 test cmd avahi-browse        avahi-utils
@@ -74,6 +75,7 @@ missing() {
       cmd) cmd "$name" ;;
       lib) lib "$name" ;;
       inc) has /usr/include/"$name" ;;
+      py) cmd python3 && python3 -c "import $name" 2>/dev/null ;;
     esac || echo "$package"
   done | sort -u | tr '\n' ' ' | sed 's/ $//'
 }

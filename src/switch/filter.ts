@@ -4,6 +4,8 @@
  * not which socket a descriptor names, and not which address is connected to.
  *
  *   connect, bind, listen        notified; not a connect() whose address is too short for IP
+ *   epoll_create, epoll_create1  notified, and carried out by the kernel: the supervisor has to know whether there
+ *                                are epoll sets (peer-process.ts, isInEpollSet)
  *   sendto, sendmsg, sendmmsg    EOPNOTSUPP with MSG_FASTOPEN, which connects: programs fall back to connect()
  *   io_uring_setup               EPERM, as containers' profiles do: its requests are not filtered
  *   x32 table                    ENOSYS, as without CONFIG_X86_X32
@@ -40,6 +42,8 @@ export type SupervisedCall = 'connect' | 'bind' | 'listen';
 interface Table {
   readonly architecture: number;
   readonly calls: Readonly<Record<SupervisedCall | 'sendto' | 'sendmsg' | 'sendmmsg', number>>;
+  /** Numbers of the calls that make epoll sets. */
+  readonly epollCreate: readonly number[];
   /** Number of socketcall(2), if the table has it. */
   readonly socketcall?: number;
 }
@@ -54,6 +58,7 @@ const NATIVE: Table = {
     sendmsg: syscallNumber('sendmsg'),
     sendmmsg: syscallNumber('sendmmsg'),
   },
+  epollCreate: process.arch === 'arm64' ? [20] : [213, 291],
 };
 
 /** <asm/unistd_32.h>, <linux/audit.h>: what a kernel of x86-64 or AArch64 runs of its 32-bit predecessor. */
@@ -62,10 +67,12 @@ const COMPATIBLE: Table =
     ? {
         architecture: 0x4000_0028,
         calls: { connect: 283, bind: 282, listen: 284, sendto: 290, sendmsg: 296, sendmmsg: 374 },
+        epollCreate: [250, 357],
       }
     : {
         architecture: 0x4000_0003,
         calls: { connect: 362, bind: 361, listen: 363, sendto: 369, sendmsg: 370, sendmmsg: 345 },
+        epollCreate: [254, 329],
         socketcall: 102,
       };
 const TABLES = [NATIVE, COMPATIBLE];
@@ -105,6 +112,10 @@ export function supervisedCall(architecture: number, number: number, first: numb
   return found.get(keyOf(architecture, architecture === AUDIT_ARCH ? number & ~X32_SYSCALL_BIT : number));
 }
 
+/** Whether a notification is about a new epoll set. */
+export const makesEpollSet = (architecture: number, number: number): boolean =>
+  TABLES.some((table) => table.architecture === architecture && table.epollCreate.includes(number));
+
 /** An instruction whose jumps are names of labels. */
 type Line =
   | { readonly label: string }
@@ -117,11 +128,12 @@ const refused = (label: string, errno: number): readonly Line[] => [
 ];
 
 /** @param name  in front of its labels */
-function tableLines({ calls, socketcall }: Table, name: string): readonly Line[] {
+function tableLines({ calls, epollCreate, socketcall }: Table, name: string): readonly Line[] {
   const jumps: readonly (readonly [number, string])[] = [
     [calls.connect, `${name}connect`],
     [calls.bind, 'notify'],
     [calls.listen, 'notify'],
+    ...epollCreate.map((number) => [number, 'notify'] as const),
     [calls.sendto, `${name}flags3`],
     [calls.sendmsg, `${name}flags2`],
     [calls.sendmmsg, `${name}flags3`],

@@ -180,7 +180,15 @@ export class FlowRecords {
     const cookies = new Map<number, bigint>();
     for (const [i, { inode }] of this.#lookUp(known, false))
       if (inode !== 0) cookies.set(inode, cookieOf(this.#records.get(known[i]!)!));
-    return cookies.size === 0 ? 0 : cookies.size - end(cookies).size;
+    if (cookies.size === 0) return 0;
+    const ended = end(cookies);
+    if (ended.size === cookies.size) return 0;
+    // A program that loses one connection may close its others before they are found: these are not left.
+    const open = this.#lookUp(
+      known.filter((id) => this.#records.has(id)),
+      false,
+    );
+    return open.filter(([, { inode }]) => cookies.has(inode) && !ended.has(inode)).length;
   }
 
   /**

@@ -13,6 +13,7 @@ import { startFinished } from '#runtime/program';
 import { EPOLLIN, Errno, MSG_NOSIGNAL, RLIMIT_NOFILE } from '../sys/constants.ts';
 import { receiveDescriptors } from '../sys/descriptor-messages.ts';
 import { SysError } from '../sys/error.ts';
+import { FilePages } from '../sys/file-pages.ts';
 import { close, isOpen, setCloexec } from '../sys/io.ts';
 import { strerror } from '../sys/libc.ts';
 import { NativeBuffer } from '../sys/memory.ts';
@@ -22,7 +23,7 @@ import { recv, send } from '../sys/socket.ts';
 import { FlowRecords } from './flow-records.ts';
 import { Loop } from './loop.ts';
 import { type FromSupervisor, Lines, lineOf, type ToSupervisor } from './messages.ts';
-import { enterSupervisorSandbox } from './sandbox.ts';
+import { DROP_PAGES_MS, enterSupervisorSandbox } from './sandbox.ts';
 import { type Destination, Supervisor } from './supervisor.ts';
 
 const DIALOGUE = 2;
@@ -99,9 +100,11 @@ class SupervisorProgram {
       judge: (destination, answer) => this.#judge(destination, answer),
     });
     this.#adopt(processId);
+    const pages = new FilePages();
     enterSupervisorSandbox(this.#supervisor.procFd);
     tell({ kind: 'ready' });
     startFinished();
+    this.#loop.at(performance.now() + DROP_PAGES_MS, () => pages.drop());
   }
 
   #judge({ address, port }: Destination, answer: (allowed: boolean) => void): void {

@@ -59,6 +59,8 @@ const NO_FILE: readonly SyscallName[] = [
   ...(['open', 'openat2', 'stat', 'lstat', 'access', 'faccessat', 'faccessat2', 'readlink'] as const),
   ...(['getcwd', 'newfstatat', 'statx', 'statfs', 'unlink', 'unlinkat', 'mkdir', 'mkdirat'] as const),
 ];
+/** From then on the pages of the start's code are not needed (sys/file-pages.ts), as in an engine. */
+export const DROP_PAGES_MS = 2000;
 const SOCK_TYPE_MASK = 0xf; // <linux/net.h>
 /** <linux/sched.h>: a thread, not a process. */
 const THREAD = 0x100 | 0x800 | 0x1_0000; // CLONE_VM, CLONE_SIGHAND, CLONE_THREAD

@@ -71,7 +71,7 @@ import {
   socket,
 } from '../sys/socket.ts';
 import { Destinations, type HostRoute, type Outbound } from './destinations.ts';
-import { type SupervisedCall, supervisedCall } from './filter.ts';
+import { makesEpollSet, type SupervisedCall, supervisedCall } from './filter.ts';
 import type { Loop } from './loop.ts';
 import { RoutesInside } from './routes-inside.ts';
 import { connectTimeout, copyOptions, isBoundToItsNetwork } from './socket-options.ts';
@@ -154,6 +154,8 @@ interface Listener {
   readonly routes: RoutesInside;
   /** It is the host's: the container has the host's network anyway, and all its sockets are the host's. */
   readonly isOnHostNetwork: boolean;
+  /** How many epoll sets its programs have made; undefined: the filter does not tell, as far as we have seen. */
+  epollSets: number | undefined;
   /** SO_NETNS_COOKIE of its sockets, once one has been seen. */
   cookie: bigint | undefined;
 }
@@ -264,6 +266,7 @@ export class Supervisor {
     const isOnHostNetwork = namespace !== '' && namespace === this.#hostNamespace;
     const listener: Listener = {
       ...{ fd, container, namespace, routes, isOnHostNetwork },
+      epollSets: this.#options.isLocked ? 0 : undefined,
       cookie: undefined,
     };
     this.#listeners.set(fd, listener);
@@ -359,6 +362,11 @@ export class Supervisor {
       ...{ listener, idLow, idHigh, thread, descriptor, name },
       length: name === 'listen' ? 0 : third,
     };
+    if (found === undefined && makesEpollSet(n.architecture, n.call)) {
+      listener.epollSets = (listener.epollSets ?? 0) + 1;
+      letPass(listener.fd, idLow, idHigh);
+      return;
+    }
     if (found === undefined || thread === 0 || listener.isOnHostNetwork) {
       this.#pass(call);
       return;
@@ -504,7 +512,8 @@ export class Supervisor {
     sockaddrRead(u8, 0, this.#words, 0);
     const route = this.#destinations.routeTo(this.#words, call.listener.routes);
     if (route === undefined) return undefined;
-    return this.#threads.isInEpollSet(call.thread, call.descriptor) ? undefined : route;
+    const { thread, descriptor } = call;
+    return this.#threads.isInEpollSet(thread, descriptor, call.listener.epollSets) ? undefined : route;
   }
 
   /**

@@ -29,6 +29,8 @@ const PIDFD_THREAD = 0x80;
 /** KCMP_FILE and KCMP_EPOLL_TFD, <linux/kcmp.h>. */
 const KCMP_FILE = 0;
 const KCMP_EPOLL_TFD = 7;
+/** Descriptors among which epoll sets are searched for: each takes a microsecond or more, and all others wait. */
+export const MOST_SEARCHED = 4096;
 const TEXT_BYTES = 4096;
 /** Longer than a line of the files that are read. */
 const LONG_LINE = 512;
@@ -72,10 +74,24 @@ export function isSameFile(a: number, b: number): boolean {
 }
 
 /** What is read of threads through a descriptor of /proc, which stays usable in an empty root. */
+/** Whether a descriptor is in an epoll set. */
+type InSet = typeof NO_SET | typeof NOT_IN_SET | typeof IN_SET;
+const NO_SET = 0;
+const NOT_IN_SET = 1;
+const IN_SET = 2;
+
+/** A thread whose calls have been served. */
+interface KnownThread {
+  readonly pidfd: number;
+  /** How many epoll sets its container had made when `sets`, its own, were looked for; undefined: never. */
+  setsMade: number | undefined;
+  sets: readonly number[];
+}
+
 export class Threads {
   readonly #proc: number;
   /** Of the threads that were asked about last, by their numbers. */
-  readonly #pidfds = new Map<number, number>();
+  readonly #pidfds = new Map<number, KnownThread>();
 
   /** @throws nothing: without /proc all functions return -errno */
   constructor() {
@@ -94,11 +110,11 @@ export class Threads {
   duplicate(thread: number, descriptor: number): number {
     const kept = this.#pidfds.get(thread);
     if (kept !== undefined) {
-      const r = syscall4(PIDFD_GETFD, kept, descriptor, 0, 0);
+      const r = syscall4(PIDFD_GETFD, kept.pidfd, descriptor, 0, 0);
       if (r !== -Errno.ESRCH) return r;
       // It is still about the thread that had the number before.
       this.#pidfds.delete(thread);
-      close(kept);
+      close(kept.pidfd);
     }
     const pidfd = pidfdOpen(thread, PIDFD_THREAD);
     if (pidfd === -Errno.EINVAL) return this.#duplicateOfProcess(thread, descriptor);
@@ -109,12 +125,12 @@ export class Threads {
 
   #keep(thread: number, pidfd: number): void {
     if (this.#pidfds.size >= KEPT_PIDFDS)
-      for (const [oldest, fd] of this.#pidfds) {
+      for (const [oldest, { pidfd: old }] of this.#pidfds) {
         this.#pidfds.delete(oldest);
-        close(fd);
+        close(old);
         break;
       }
-    this.#pidfds.set(thread, pidfd);
+    this.#pidfds.set(thread, { pidfd, setsMade: undefined, sets: [] });
   }
 
   /**
@@ -164,14 +180,37 @@ export class Threads {
   /**
    * Whether a descriptor of the thread is registered in an epoll set that the thread has open. A set watches
    * what is open under a number, so it would not notice a replacement.
-   * @returns true also if that cannot be known
+   * @param made  how many sets the thread's container has made: as long as it is the same, only the sets that were found
+   *   before are looked at; undefined: not known
+   * @returns true also if that cannot be known, or the thread has more than MOST_SEARCHED descriptors
    */
-  isInEpollSet(thread: number, descriptor: number): boolean {
-    return this.#hasEntry(
+  isInEpollSet(thread: number, descriptor: number, made: number | undefined): boolean {
+    if (made === 0) return false;
+    const known = this.#pidfds.get(thread);
+    if (made !== undefined && known?.setsMade === made) {
+      const answers = known.sets.map((set) => this.#inSet(thread, set, descriptor));
+      if (answers.includes(IN_SET)) return true;
+      // Not a set any more: the thread may have it under another number.
+      if (answers.every((answer) => answer === NOT_IN_SET)) return false;
+    }
+    const sets: number[] = [];
+    let searched = 0;
+    const isIn = this.#hasEntry(
       `${thread}/fd`,
-      (set) => set !== descriptor && this.#isInSet(thread, set, descriptor),
+      (set) => {
+        if (++searched > MOST_SEARCHED) return true;
+        if (set === descriptor) return false;
+        const answer = this.#inSet(thread, set, descriptor);
+        if (answer !== NO_SET) sets.push(set);
+        return answer === IN_SET;
+      },
       true,
     );
+    if (known !== undefined && !isIn) {
+      known.setsMade = made;
+      known.sets = sets;
+    }
+    return isIn;
   }
 
   /**
@@ -217,15 +256,16 @@ export class Threads {
     }
   }
 
-  #isInSet(thread: number, set: number, descriptor: number): boolean {
+  /** @returns IN_SET also if that cannot be known */
+  #inSet(thread: number, set: number, descriptor: number): InSet {
     slot.u32[0] = set;
     slot.u32[1] = descriptor;
     slot.u32[2] = 0;
     const r = cSyscall(...[syscallNumber('kcmp'), thread, thread, KCMP_EPOLL_TFD, descriptor], slot.address);
-    // EINVAL: not an epoll set. ENOENT: not in it. EBADF: closed meanwhile.
-    if (r >= 0) return true;
-    const error = failed();
-    return error !== -Errno.EINVAL && error !== -Errno.ENOENT && error !== -Errno.EBADF;
+    const error = r >= 0 ? 0 : failed();
+    if (error === -Errno.ENOENT) return NOT_IN_SET;
+    // EBADF: closed meanwhile.
+    return error === -Errno.EINVAL || error === -Errno.EBADF ? NO_SET : IN_SET;
   }
 
   /** A file below /proc, whole; empty if it cannot be read. */

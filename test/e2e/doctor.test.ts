@@ -4,7 +4,9 @@ import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { threadsText } from '../../src/main/bucatini/doctor.ts';
+import { checkSwitching, threadsText, whyNotReached } from '../../src/main/bucatini/doctor.ts';
+import { whyNoLock } from '../../src/main/switching/landlock-support.ts';
+import { Errno } from '../../src/sys/constants.ts';
 import { autoThreads } from '../../src/workers/placement.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -29,6 +31,21 @@ describe('the built doctor', () => {
     expect(stdout).toMatch(/^ok {4}packet threads +one(, up to [2-8] under load)? \([0-9]+ processors?\)$/m);
     expect(threadsText(autoThreads(1), 1)).toBe('one (1 processor)');
     expect(threadsText(autoThreads(16), 16)).toBe('one, up to 8 under load (16 processors)');
+  });
+
+  it('says whether --switch-sockets is possible; else what the kernel lacks', () => {
+    expect(stdout).toMatch(/^(ok {4}socket switching {2}works|note {2}socket switching {2}.*Landlock)/m);
+    const { grade, text } = checkSwitching(whyNoLock(Errno.EINVAL));
+    expect([grade, text]).toEqual([
+      'note',
+      'this kernel cannot deny TCP connects to a process (Landlock, Linux 6.7): --switch-sockets is refused, TCP takes the TAP',
+    ]);
+    expect(checkSwitching(whyNoLock(Errno.EOPNOTSUPP)).text).toMatch(/^Landlock is not enabled .*lsm=\): /);
+    expect(['0', '3', undefined].map(whyNotReached).map((why) => why !== undefined)).toEqual([
+      false,
+      true,
+      false,
+    ]);
   });
 
   it.each([

@@ -216,7 +216,7 @@ describe('the options of a front end', () => {
     expect(await control.replace('deny any 80')).toEqual({ ended: 3, switchedLeft: 1 });
     expect([ended, judges]).toEqual([[[1, 6]], [judge]]);
     expect(logs).toEqual([
-      'egress policy: 1 switched connections that it denies could not be ended (docs/switching.md)',
+      'egress policy: it denies switched connections that could not be ended: 1 (docs/policy.md)',
     ]);
     expect([judge('10.1.2.3', 80), judge('192.0.2.1', 25)]).toEqual([false, true]);
     expect(await control.replace(undefined)).toEqual({ ended: 2, switchedLeft: 0 });

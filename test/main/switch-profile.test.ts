@@ -41,7 +41,19 @@ const podman = (): Profile & Record<string, unknown> => ({
   syscalls: [
     { names: ['bdflush', 'io_pgetevents'], action: 'SCMP_ACT_ERRNO', args: [], errnoRet: 1 },
     {
-      names: ['accept', 'bind', 'close', 'connect', 'listen', 'sendmmsg', 'sendmsg', 'sendto', 'socketcall'],
+      names: [
+        'accept',
+        'bind',
+        'close',
+        'connect',
+        'epoll_create',
+        'epoll_create1',
+        'listen',
+        'sendmmsg',
+        'sendmsg',
+        'sendto',
+        'socketcall',
+      ],
       action: 'SCMP_ACT_ALLOW',
       args: [],
       includes: {},
@@ -77,7 +89,8 @@ describe('the profile for the agent', () => {
   it("Podman's own: calls are notified or refused as documented, all else is as it was", () => {
     const base = podman();
     const made = changed(base);
-    for (const name of ['connect', 'bind', 'listen']) expect(verdict(made, name)).toBe('SCMP_ACT_NOTIFY');
+    for (const name of ['connect', 'bind', 'listen', 'epoll_create', 'epoll_create1'])
+      expect(verdict(made, name)).toBe('SCMP_ACT_NOTIFY');
     for (const name of ['sendto', 'sendmsg', 'sendmmsg']) {
       expect(verdict(made, name)).toBe('SCMP_ACT_ALLOW');
       expect(verdict(made, name, NOSIGNAL)).toBe('SCMP_ACT_ALLOW');
@@ -138,7 +151,18 @@ describe('the profile for the agent', () => {
 
   const names = fc.uniqueArray(
     fc.constantFrom(
-      ...['connect', 'bind', 'listen', 'sendto', 'sendmsg', 'sendmmsg', 'io_uring_setup', 'io_uring_enter'],
+      ...[
+        'connect',
+        'bind',
+        'listen',
+        'epoll_create',
+        'epoll_create1',
+        'sendto',
+        'sendmsg',
+        'sendmmsg',
+        'io_uring_setup',
+        'io_uring_enter',
+      ],
       ...['read', 'close', 'socket', 'setns', 'toString', 'constructor'],
     ),
     { minLength: 1 },
@@ -169,7 +193,7 @@ describe('the profile for the agent', () => {
   });
 
   it('any profile: nothing becomes allowed, only the named calls change, a second time changes nothing', () => {
-    const named = /^(connect|bind|listen|io_uring_\w+)$/;
+    const named = /^(connect|bind|listen|epoll_create1?|io_uring_\w+)$/;
     fc.assert(
       fc.property(anyProfile, (base) => {
         const before = structuredClone(base) as unknown as Profile;
@@ -211,7 +235,7 @@ describe('the profile for the agent', () => {
       const own = [join(dir, 'none'), at('own.json', JSON.stringify(podman()))];
       expect(JSON.parse(switchProfileText(undefined, AGENT, own))).toEqual(changed(podman()));
       expect(() => switchProfileText(undefined, AGENT, own.slice(0, 1))).toThrow(
-        /none is there .*name a profile/,
+        /none is there; install the package/,
       );
     });
 

@@ -1,7 +1,7 @@
 // @vitest: beside
 /** The seccomp filter of COMMAND with --switch-sockets, run by an interpreter of classic BPF. */
 import { describe, expect, it } from 'vitest';
-import { supervisedCall, switchFilter } from '../../src/switch/filter.ts';
+import { makesEpollSet, supervisedCall, switchFilter } from '../../src/switch/filter.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { RET_ALLOW, RET_ERRNO, RET_USER_NOTIF } from '../../src/sys/seccomp.ts';
 import { syscallNames, syscallNumber } from '../../src/sys/syscall-numbers.ts';
@@ -69,8 +69,14 @@ describe('the native table', () => {
     if (process.arch === 'x64') expect(run(NATIVE, 0x4000_0000 + 42)).toBe(error(Errno.ENOSYS));
   });
 
+  it('epoll_create1: notified', () => {
+    expect(call('epoll_create1', 0)).toBe(RET_USER_NOTIF);
+    expect(makesEpollSet(NATIVE, syscallNumber('epoll_create1'))).toBe(true);
+    expect(makesEpollSet(NATIVE, syscallNumber('connect'))).toBe(false);
+  });
+
   it('all other calls: to the kernel', () => {
-    const special = ['connect', 'bind', 'listen', 'io_uring_setup'];
+    const special = ['connect', 'bind', 'listen', 'io_uring_setup', 'epoll_create1'];
     for (const name of syscallNames.filter((each) => !special.includes(each) && syscallNumber(each) >= 0))
       expect(call(name), name).toBe(RET_ALLOW);
   });

@@ -193,6 +193,18 @@ describe('records of switched connections', () => {
     expect(records.end([1], () => new Set())).toBe(0);
   });
 
+  it('end: a connection that its program closes meanwhile is not left', () => {
+    const [, port] = listener();
+    const records = new FlowRecords(diag());
+    const clients = [client(port), client(port), client(port)];
+    for (const one of clients) add(records, one);
+    const left = records.end([1, 2, 3], (cookies) => {
+      closed(clients[1]!.fd);
+      return new Set([...cookies.keys()].slice(0, 1));
+    });
+    expect(left).toBe(1);
+  });
+
   it('without sock_diag: nothing is recorded', () => {
     const [, port] = listener();
     const records = new FlowRecords(undefined);

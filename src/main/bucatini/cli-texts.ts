@@ -110,13 +110,13 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     operands: '[OPTIONS]',
     summary: "Make this user's Podman and Buildah use bucatini's pasta and slirp4netns.",
     about:
-      "Links bucatini's pasta, slirp4netns and pesto into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. With --switch-sockets it also writes a seccomp profile for all containers of this user and a user unit of systemd for `bucatini switch-agent`, which has to be started before the next container (docs/switching.md). Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
+      "Links bucatini's pasta, slirp4netns and pesto into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. With --switch-sockets it also writes a seccomp profile for all containers of this user and a user unit of systemd for `bucatini switch-agent`, which has to be started before the next container (docs/switching.md). Prints each change; a second run changes nothing. If a file or link that it did not make, or that was edited since, is in the way, switch-over names it, changes nothing, and exits with status 1. Running containers keep their network.",
   },
   'switch-back': {
     operands: '',
     summary: 'Undo switch-over.',
     about:
-      'Removes exactly what switch-over made: the configuration file, the links, what --switch-sockets added, and those directories that it made and that are empty. A file that was edited since is left alone; switch-back then says so and exits with status 1. Works without dist and node_modules, too.',
+      'Removes exactly what switch-over made: the configuration file, the links, what --switch-sockets added, and those directories that it made and that are empty. If one of these files was edited since, switch-back names it, removes nothing, and exits with status 1. Works without dist and node_modules, too.',
   },
   bench: {
     operands: '[OPTIONS] [NEW.json]',

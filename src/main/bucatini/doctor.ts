@@ -18,6 +18,7 @@ import { readResolvConf } from '../host/resolv-conf.ts';
 import { ownThreads } from '../host/threads.ts';
 import { findProgram } from '../process/command.ts';
 import { print } from '../process/output.ts';
+import { whyNotSwitched } from '../switching/landlock-support.ts';
 import type { ProbeReport } from './doctor-probe.ts';
 import { type Finding, fail, note, ok } from './finding.ts';
 import { tryFeatures } from './kernel-features.ts';
@@ -70,6 +71,7 @@ export function* examine(): Generator<Finding> {
   yield checkResolvers();
   yield checkPorts();
   yield checkMulticast();
+  yield checkSwitching(whyNotSwitched() ?? whyNotReached(readTrimmed(PTRACE_SCOPE)));
   yield ok('packet threads', threadsText(ownThreads(), availableParallelism()));
 }
 
@@ -99,6 +101,25 @@ function checkMulticast(): Finding {
     `dropped unless --multicast is given, which opens the discovery of this host's network to the namespace; then up to ${maxGroups} groups (net.ipv4.igmp_max_memberships)`,
   );
 }
+
+/**
+ * What --switch-sockets would do.
+ * @param why  it would be refused
+ */
+export function checkSwitching(why: string | undefined): Finding {
+  if (why === undefined)
+    return ok(
+      'socket switching',
+      "works, if --switch-sockets is given: TCP to the world at the host's own speed (Landlock)",
+    );
+  return note('socket switching', `${why}: --switch-sockets is refused, TCP takes the TAP`);
+}
+
+const PTRACE_SCOPE = '/proc/sys/kernel/yama/ptrace_scope';
+
+/** Why the supervisor could not reach the descriptors of COMMAND. @param scope  undefined: without Yama */
+export const whyNotReached = (scope: string | undefined): string | undefined =>
+  scope === '3' ? 'kernel.yama.ptrace_scope is 3, until the next boot' : undefined;
 
 const KERNEL_FLOOR = [5, 3] as const; // pidfd_open(2)
 

@@ -13,11 +13,12 @@ import { existsSync, lstatSync, statSync, unlinkSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { Loop } from '../../switch/loop.ts';
 import { OciSocket } from '../../switch/oci-socket.ts';
-import { enterSupervisorSandbox } from '../../switch/sandbox.ts';
+import { DROP_PAGES_MS, enterSupervisorSandbox } from '../../switch/sandbox.ts';
 import { type Container, Supervisor } from '../../switch/supervisor.ts';
 import { AF_UNIX, EPOLLIN, Errno, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM } from '../../sys/constants.ts';
 import { isListening } from '../../sys/descriptor-messages.ts';
 import { checked, SysError } from '../../sys/error.ts';
+import { FilePages } from '../../sys/file-pages.ts';
 import { unixAddress } from '../../sys/frame-socket.ts';
 import { close, isOpen, setCloexec, setNonBlocking } from '../../sys/io.ts';
 import { errnoText } from '../../sys/libc.ts';
@@ -113,12 +114,14 @@ class Agent {
         this.#add(fd, { name, processId: processId || this.#processOf(name) }),
       refuse: (why) => this.#log('warning', why),
     });
+    const pages = new FilePages();
     enterSupervisorSandbox(this.#supervisor.procFd, {
       calls: ['accept4'],
       removable: this.#file?.directories ?? [],
     });
     this.#log('info', `switch-agent: listening at ${path}`);
     this.#manager.notify('READY=1', this.#status());
+    this.#loop.at(performance.now() + DROP_PAGES_MS, () => pages.drop());
     this.#loop.run();
     this.#manager.notify('STOPPING=1');
     server.close();

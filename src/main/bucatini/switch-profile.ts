@@ -3,7 +3,7 @@
  * The seccomp profile with which containers are started for `bucatini switch-agent`: an existing profile with
  * these changes and no others.
  *
- *   connect, bind, listen             where they are allowed: SCMP_ACT_NOTIFY
+ *   connect, bind, listen, epoll_create, epoll_create1   where they are allowed: SCMP_ACT_NOTIFY
  *   sendto, sendmsg, sendmmsg         where they are allowed: only without MSG_FASTOPEN, else EOPNOTSUPP. TCP Fast
  *                                     Open connects without connect()
  *   io_uring_*                        where they are allowed: EPERM, as they connect without connect() too
@@ -43,7 +43,8 @@ const MSG_FASTOPEN = 0x2000_0000; // <linux/socket.h>
 const REFUSE = { action: ERRNO, errnoRet: 1, errno: undefined } as const; // EPERM
 const NOT_SUPPORTED = { action: ERRNO, errnoRet: 95, errno: undefined } as const; // EOPNOTSUPP
 
-const NOTIFIED: readonly string[] = ['connect', 'bind', 'listen'];
+/** The last two are carried out by the kernel: the agent has to know whether there are epoll sets. */
+const NOTIFIED: readonly string[] = ['connect', 'bind', 'listen', 'epoll_create', 'epoll_create1'];
 const REFUSED: readonly string[] = ['io_uring_setup', 'io_uring_enter', 'io_uring_register'];
 /** Index of the argument with the flags. */
 const FLAGS_ARGUMENT: Readonly<Record<string, number>> = { sendto: 3, sendmsg: 2, sendmmsg: 3 };
@@ -112,7 +113,7 @@ export function switchProfileText(
     return `${JSON.stringify(switchProfile(base, path, listenerPath), undefined, '\t')}\n`;
   }
   throw new UsageError(
-    `neither ${own.join(' nor ')} is there (package containers-common or golang-github-containers-common has it); name a profile to begin with`,
+    `neither ${own.join(' nor ')} is there; install the package containers-common or golang-github-containers-common`,
   );
 }
 

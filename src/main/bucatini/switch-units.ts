@@ -70,7 +70,8 @@ NotifyAccess=main
 ExecStart=${unitWord(program).replaceAll('$', '$$$$')} switch-agent
 Restart=always
 RestartSec=500ms
-# The listeners of running containers are kept while the agent is not there: one for each container and each exec
+# The listeners of running containers are kept while the agent is not there: one for each container and each exec.
+# After "systemctl stop", too, with systemd 254 or later; older ones ignore ...Preserve and keep them over restarts only
 FileDescriptorStoreMax=4096
 FileDescriptorStorePreserve=yes
 NoNewPrivileges=yes

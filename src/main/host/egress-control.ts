@@ -182,7 +182,7 @@ export class EgressControl {
     if (switchedLeft > 0)
       this.#log(
         'warning',
-        `egress policy: ${switchedLeft} switched connections that it denies could not be ended (docs/switching.md)`,
+        `egress policy: it denies switched connections that could not be ended: ${switchedLeft} (docs/policy.md)`,
       );
     return { ended: ended + denied.length - switchedLeft, switchedLeft };
   }

@@ -8,11 +8,10 @@ import type { Outbound } from '../../switch/destinations.ts';
 import { switchFilter } from '../../switch/filter.ts';
 import type { SwitchedFlow, SwitchedFlows } from '../../switch/flow-records.ts';
 import { type Answer, type FromSupervisor, Lines, lineOf, type ToSupervisor } from '../../switch/messages.ts';
-import { AF_UNIX, Errno, SOCK_CLOEXEC, SOCK_STREAM } from '../../sys/constants.ts';
+import { AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM } from '../../sys/constants.ts';
 import { checked } from '../../sys/error.ts';
 import { close } from '../../sys/io.ts';
 import { tcpDenyingRuleset } from '../../sys/landlock.ts';
-import { errnoText } from '../../sys/libc.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import { namespaceOwner } from '../../sys/namespace.ts';
 import { openPath } from '../../sys/path.ts';
@@ -23,6 +22,7 @@ import type { AddressPlan } from '../../workers/engine-plan.ts';
 import type { Log } from '../host/log.ts';
 import { CHANNEL, Child } from '../process/child.ts';
 import { within } from '../process/time-limit.ts';
+import { whyNoLock } from './landlock-support.ts';
 import type { Judge, SwitchCounts, SwitchedConnections } from './switched-connections.ts';
 
 /**
@@ -256,14 +256,6 @@ export class SwitchControl implements SwitchedConnections {
 /** Settings of the runtime, which the launcher has made in place of the caller's (bin/launch.sh). */
 const ofTheRuntime = (): NodeJS.ProcessEnv =>
   Object.fromEntries(Object.entries(process.env).filter(([name]) => /^(BUN|MIMALLOC|NODE)_/.test(name)));
-
-function whyNoLock(errno: number): string {
-  if (errno === Errno.EINVAL || errno === Errno.E2BIG)
-    return 'this kernel cannot deny TCP connects to a process (Landlock, Linux 6.7)';
-  if (errno === Errno.ENOSYS || errno === Errno.EOPNOTSUPP)
-    return 'Landlock is not enabled in this kernel (CONFIG_SECURITY_LANDLOCK, and "landlock" in lsm=)';
-  return `landlock_create_ruleset: ${errnoText(errno)}`;
-}
 
 /**
  * COMMAND must not have capabilities over the host's network, as sockets of the host's could then be taken off their

@@ -1,4 +1,5 @@
 /** `bucatini run --switch-sockets` in the test bed, with programs that are children of its COMMAND. */
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { Bed, EngineOptions } from '../bed.ts';
 import { repoRoot } from '../engines.ts';
@@ -11,7 +12,7 @@ import {
   type RunOptions,
   type Started,
 } from '../process.ts';
-import { findTool, type Need } from '../require.ts';
+import type { Need } from '../require.ts';
 
 const START_MS = 10_000;
 const STOP_MS = 5000;
@@ -19,9 +20,11 @@ const STOP_MS = 5000;
 /** The system's interpreter rather than a version manager's: a start of that one takes 100 ms. */
 export const PYTHON = existsSync('/usr/bin/python3') ? '/usr/bin/python3' : 'python3';
 
-/** Python with ctypes and asyncio, which python3-minimal lacks. */
+/** Python with modules that python3-minimal lacks. */
 export const requirePython: Need = () =>
-  findTool('python3') === undefined ? 'python3 is missing: apt package python3' : undefined;
+  spawnSync(PYTHON, ['-c', 'import asyncio, ctypes']).status === 0
+    ? undefined
+    : 'python3 with asyncio and ctypes is missing: apt packages python3-minimal and libpython3-stdlib';
 
 /** A Python program of test/support/switching, as a command line. */
 export const pythonProgram = (file: string, ...args: (string | number)[]): string[] => [
@@ -118,11 +121,9 @@ export async function startSwitched(
     started.exited.then((status) => state.end(status));
     return { printed: () => state, finished, kill: (signal) => send({ id, kill: signal }) };
   };
-  const found = (text: string): number => {
-    const pid = descendantsOf(started.pid).find((one) =>
-      commandLine(one).some((word) => word.endsWith(text)),
-    );
-    if (pid === undefined) throw new Error(`no process ${text}`);
+  const found = (pattern: RegExp): number => {
+    const pid = descendantsOf(started.pid).find((one) => commandLine(one).some((word) => pattern.test(word)));
+    if (pid === undefined) throw new Error(`no process ${pattern}`);
     return pid;
   };
   return {
@@ -141,7 +142,7 @@ export async function startSwitched(
       });
       return await Promise.race([job.finished, late]).finally(() => clearTimeout(timer));
     },
-    supervisorPid: () => found('switch-supervisor'),
+    supervisorPid: () => found(/switch-supervisor(\.js)?$/),
     commandPid: () =>
       descendantsOf(started.pid).findLast((one) => commandLine(one)[1]?.endsWith('switching/jobs.py')) ?? 0,
     async stop() {

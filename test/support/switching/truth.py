@@ -74,12 +74,12 @@ def says(s, data=b"hello"):
     return got == data
 
 
-def timed(f, seconds):
-    """@returns what f() returns, and whether it took so long: not less, and hardly more"""
+def timed(f, seconds, more=5):
+    """@returns what f() returns, and whether it took so long: not less, and not much more on a busy machine"""
     at = time.monotonic()
     result = f()
     took = time.monotonic() - at
-    return result, "in time" if seconds - 0.05 < took < seconds + 0.7 else took
+    return result, "in time" if seconds - 0.05 < took < seconds + more else took
 
 
 def connects():
@@ -219,7 +219,7 @@ def silence():
         seen["alarm"] = "connected"
     except Alarm:
         took = time.monotonic() - at
-        seen["alarm"] = "in time" if 0.49 < took < 1.2 else took
+        seen["alarm"] = "in time" if 0.49 < took < 5 else took
 
 
 def timeouts():
@@ -448,7 +448,7 @@ def arguments():
     ):
         at = time.monotonic()
         codes.append(name_of(0 if call() == 0 else ctypes.get_errno()))
-        if time.monotonic() - at > 1:
+        if time.monotonic() - at > 5:
             codes.append("late")
     seen["errors"] = codes
     # Longer addresses than needed are right.
