@@ -99,6 +99,8 @@ class SupervisorProgram {
       log: (level, text) => tell({ kind: 'log', level, text }),
       judge: (destination, answer) => this.#judge(destination, answer),
     });
+    this.#supervisor.onEnd = ({ name }) =>
+      tell({ kind: 'log', level: 'debug', text: `${name}: no process is left` });
     this.#adopt(processId);
     const pages = new FilePages();
     enterSupervisorSandbox(this.#supervisor.procFd);

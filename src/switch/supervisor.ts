@@ -336,7 +336,6 @@ export class Supervisor {
     this.#listeners.delete(listener.fd);
     listener.routes.close();
     close(listener.fd);
-    this.#options.log('debug', `${listener.container.name}: no process is left`);
     this.onEnd?.(listener.container);
   }
 

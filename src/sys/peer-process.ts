@@ -90,12 +90,14 @@ interface KnownThread {
 
 export class Threads {
   readonly #proc: number;
+  readonly #ownUserNamespace: string;
   /** Of the threads that were asked about last, by their numbers. */
   readonly #pidfds = new Map<number, KnownThread>();
 
   /** @throws nothing: without /proc all functions return -errno */
   constructor() {
     this.#proc = openPath('/proc', O_PATH | O_DIRECTORY);
+    this.#ownUserNamespace = this.#namespace('self/ns/user');
   }
 
   /** Descriptor of /proc. */
@@ -149,8 +151,12 @@ export class Threads {
     return Number(/^Tgid:\t(\d+)$/m.exec(this.read(`${thread}/status`))?.[1] ?? thread);
   }
 
-  /** Whether the thread has capability `capability` (CAP_*) in effect. */
+  /**
+   * Whether the thread has capability `capability` (CAP_*) in effect, in our user namespace: one in a user namespace
+   * below has all capabilities there.
+   */
   hasCapability(thread: number, capability: number): boolean {
+    if (this.#namespace(`${thread}/ns/user`) !== this.#ownUserNamespace) return false;
     const mask = /^CapEff:\t([0-9a-f]+)$/m.exec(this.read(`${thread}/status`))?.[1] ?? '0';
     return ((BigInt(`0x${mask}`) >> BigInt(capability)) & 1n) === 1n;
   }
@@ -173,7 +179,11 @@ export class Threads {
 
   /** The thread's network namespace, as "net:[inode]"; empty: not known. */
   networkNamespace(thread: number): string {
-    const r = cReadlinkat(this.#proc, `${thread}/ns/net`, text.address, TEXT_BYTES);
+    return this.#namespace(`${thread}/ns/net`);
+  }
+
+  #namespace(path: string): string {
+    const r = cReadlinkat(this.#proc, path, text.address, TEXT_BYTES);
     return r < 0 ? '' : latin1(r);
   }
 
