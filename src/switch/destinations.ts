@@ -54,12 +54,14 @@ export function parseRange(text: string): Range {
   return { words, length: 128 - most + Number(length ?? most) };
 }
 
+const NO_WAY: HostRoute = { device: '', isOnLink: false };
+
 export class Destinations {
   readonly #excluded: readonly Range[];
   readonly #outbound: Outbound;
   readonly #host = new RouteSocket();
   readonly #monitor = new RouteMonitor();
-  readonly #routes = new Map<string, HostRoute | undefined>();
+  readonly #routes = new Map<string, HostRoute>();
   /** Names by index. */
   #links = new Map<number, string>();
 
@@ -89,30 +91,28 @@ export class Destinations {
    * The way to a destination, if a socket of the host may take it.
    * @param address  four words, IPv4 as v4-mapped
    * @param routes   of the container
-   * @returns undefined: it may not
+   * @returns why it may not, in words
    */
-  routeTo(address: Uint32Array, routes: RoutesInside): HostRoute | undefined {
+  routeTo(address: Uint32Array, routes: RoutesInside): HostRoute | string {
     const family = isV4Mapped(address, 0) ? 4 : 6;
-    if (
-      family === this.#outbound.without ||
-      isSpecial(address) ||
-      this.#excluded.some(({ words, length }) => sharesPrefix(words, address, length))
-    )
-      return undefined;
+    if (family === this.#outbound.without) return `the container has no IPv${family}`;
+    if (isSpecial(address)) return 'not a unicast address beyond this machine and its links';
+    if (this.#excluded.some(({ words, length }) => sharesPrefix(words, address, length)))
+      return 'excluded by --no-switch, or an address of the interface inside';
     this.changed(); // notifications that the loop has not seen yet
     const text = addressText(address, 0);
     let route = this.#routes.get(text);
     if (route === undefined) {
-      if (this.#routes.has(text)) return undefined;
-      route = this.#lookUp(text, family);
+      route = this.#lookUp(text, family) ?? NO_WAY;
       if (this.#routes.size >= KEPT_ROUTES) this.#routes.clear();
       this.#routes.set(text, route);
     }
-    if (route === undefined) return undefined;
+    if (route === NO_WAY) return "the host's own address, or the host has no route to it";
     const inside = routes.routeTo(address);
+    if (inside === undefined) return 'inside, it is not beyond the interface of the default route';
     // Without a gateway inside, it is a neighbour of the container. If it is the host's neighbour too, the container
     // has a copy of the host's addresses (pasta); else it is on a network inside, such as a bridge.
-    if (inside === undefined || (inside.isOnLink && !route.isOnLink)) return undefined;
+    if (inside.isOnLink && !route.isOnLink) return 'a neighbour on a network inside';
     return route;
   }
 

@@ -89,11 +89,11 @@ class SupervisorProgram {
     }
   }
 
-  #begin({ noSwitch, outbound, processId }: Extract<ToSupervisor, { kind: 'begin' }>): void {
+  #begin({ noSwitch, outbound, explains, processId }: Extract<ToSupervisor, { kind: 'begin' }>): void {
     const records = new FlowRecords(openSockDiag());
     this.#records = records;
     this.#supervisor = new Supervisor(this.#loop, {
-      ...{ noSwitch, outbound, isLocked: true },
+      ...{ noSwitch, outbound, explains, isLocked: true },
       onSwitched: (fd, { container, address, ...about }) =>
         records.add({ ...about, fd, peer: address, container: container.name }),
       log: (level, text) => tell({ kind: 'log', level, text }),

@@ -16,6 +16,8 @@ export type ToSupervisor =
       readonly outbound: Outbound;
       /** Ask about each destination: a policy is in force. It may change ("judging"). */
       readonly judging: boolean;
+      /** SupervisorOptions.explains */
+      readonly explains: boolean;
       /** COMMAND's first process. */
       readonly processId: number;
     }

@@ -46,6 +46,7 @@ import {
   SOL_SOCKET,
   TCP_CLOSE,
   TCP_INFO,
+  TCP_SYN_SENT,
 } from '../sys/constants.ts';
 import { close, fcntlGetFlags, setNonBlocking } from '../sys/io.ts';
 import { NativeBuffer } from '../sys/memory.ts';
@@ -118,6 +119,8 @@ export interface SupervisorOptions {
    * (user_namespaces(7)), so the kernel carries out a bind() to a port below 1024, with the program's own rights.
    */
   readonly isLocked: boolean;
+  /** Log for each connect() what becomes of it, and why. */
+  readonly explains?: boolean;
   readonly log: (level: 'debug' | 'info' | 'warning' | 'error', text: string) => void;
   /** Ask whether a destination is allowed; absent: all are. `answer` may be called later. */
   readonly judge?: ((destination: Destination, answer: (allowed: boolean) => void) => void) | undefined;
@@ -465,8 +468,9 @@ export class Supervisor {
    */
   #connectFirst(call: Call, theirs: number, length: number, namespace: bigint | undefined): boolean {
     const isContainers = namespace !== undefined && this.#isContainers(call, namespace);
-    const route = isContainers ? this.#wayOut(call, theirs, length) : undefined;
-    if (route === undefined) return this.#connectInside(call, theirs, length);
+    const route = isContainers ? this.#wayOut(call, theirs, length) : 'a socket of a namespace inside';
+    this.#explain(route);
+    if (typeof route === 'string') return this.#connectInside(call, theirs, length);
     return this.#judged(call, theirs, length, (allowed) =>
       allowed ? this.#switch(call, theirs, length, route) : this.#connectInside(call, theirs, length),
     );
@@ -498,22 +502,34 @@ export class Supervisor {
     return true;
   }
 
-  /** The way of a connect() through a socket of the host's; undefined: it stays inside. */
-  #wayOut(call: Call, theirs: number, length: number): HostRoute | undefined {
+  /** The way of a connect() through a socket of the host's; or why it stays inside, in words. */
+  #wayOut(call: Call, theirs: number, length: number): HostRoute | string {
     const { u8 } = this.#address;
     const family = u8[0]! | (u8[1]! << 8);
-    if (family !== getsockoptInt(theirs, SOL_SOCKET, SO_DOMAIN)) return undefined;
-    if (family === AF_INET ? length < 16 : family !== AF_INET6 || length < 24) return undefined;
+    if (family !== getsockoptInt(theirs, SOL_SOCKET, SO_DOMAIN)) return 'an address of another family';
+    if (family === AF_INET ? length < 16 : family !== AF_INET6 || length < 24)
+      return 'an address that is too short';
+    sockaddrRead(u8, 0, this.#words, 0);
     // A bound socket has its address and its port inside; a connected one is not connected again.
     const port = localAddress(theirs, this.#peerWords, 0);
-    if (port !== 0 || !isZero(this.#peerWords)) return undefined;
+    if (port !== 0 || !isZero(this.#peerWords)) return 'the socket is bound or connected';
     const flags = fcntlGetFlags(theirs);
-    if (flags < 0 || (flags & O_ASYNC) !== 0 || isBoundToItsNetwork(theirs)) return undefined;
-    sockaddrRead(u8, 0, this.#words, 0);
+    if (flags < 0 || (flags & O_ASYNC) !== 0 || isBoundToItsNetwork(theirs))
+      return 'the socket has options that belong to the network inside';
     const route = this.#destinations.routeTo(this.#words, call.listener.routes);
-    if (route === undefined) return undefined;
+    if (typeof route === 'string') return route;
     const { thread, descriptor } = call;
-    return this.#threads.isInEpollSet(thread, descriptor, call.listener.epollSets) ? undefined : route;
+    return this.#threads.isInEpollSet(thread, descriptor, call.listener.epollSets)
+      ? 'the socket is in an epoll set, or the program has very many descriptors'
+      : route;
+  }
+
+  /** Log what becomes of a connect() to the address in #words. */
+  #explain(route: HostRoute | string): void {
+    if (this.#options.explains !== true) return;
+    const to = `connect to ${addressText(this.#words, 0)}, port ${readU16(this.#address.u8, 2)}`;
+    const outcome = typeof route === 'string' ? `stays inside: ${route}` : `switched, by ${route.device}`;
+    this.#options.log('debug', `${to}: ${outcome}`);
   }
 
   /**
@@ -611,9 +627,8 @@ export class Supervisor {
     // Of a connection that is there or on its way, the kernel does not look at the address. It must not become one to
     // another place if it fails at this moment, so only the same device will do.
     const route = this.#destinations.routeTo(this.#words, call.listener.routes);
-    const device = route === undefined ? '' : this.#deviceOf(theirs);
-    if (route === undefined || device !== route.device) {
-      this.#answer(call, this.#refuse(-Errno.ECONNABORTED));
+    if (typeof route === 'string' || this.#deviceOf(theirs) !== route.device) {
+      this.#answer(call, this.#refuse(refusalOf(theirs)));
       return false;
     }
     return this.#judged(call, theirs, bytes, (allowed) => {
@@ -780,6 +795,13 @@ const isTcp = (socket: number): boolean =>
 
 const isZero = (words: Uint32Array): boolean =>
   words[3] === 0 && (isV4Mapped(words, 0) || (words[0] === 0 && words[1] === 0 && words[2] === 0));
+
+/** What connect() says of a socket that is not to be connected (again): the same as the kernel, if it says something. */
+function refusalOf(socket: number): number {
+  const state = getsockoptInt(socket, IPPROTO_TCP, TCP_INFO) & 0xff;
+  if (state === TCP_SYN_SENT) return -Errno.EALREADY;
+  return state === TCP_CLOSE ? -Errno.ECONNABORTED : -Errno.EISCONN;
+}
 
 /** A struct sockaddr of AF_UNSPEC: connect() to it dissolves a connection. */
 const nowhere = new NativeBuffer(16);

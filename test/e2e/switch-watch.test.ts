@@ -134,6 +134,19 @@ describeE2e('switched connections', needs, () => {
     });
   });
 
+  it.runIf(PLAN !== undefined)('--log-level debug says what is switched, and why not', async () => {
+    const connects = [PEER4, PEER6, '127.0.0.1'].map((to) => `: <>/dev/tcp/${to}/${PORT.echo}`);
+    const debug = bed.launch(
+      { plan: PLAN!, extra: ['--switch-sockets', '--no-switch', PEER6, '--log-level', 'debug'] },
+      ['bash', '-c', connects.join('; ')],
+    );
+    await debug.exited;
+    const { stderr } = debug.printed();
+    expect(stderr).toContain(`connect to ${PEER4}, port ${PORT.echo}: switched, by veth0\n`);
+    expect(stderr).toContain(`connect to ${PEER6}, port ${PORT.echo}: stays inside: excluded`);
+    expect(stderr).toContain(`connect to 127.0.0.1, port ${PORT.echo}: stays inside: not a unicast`);
+  });
+
   it.runIf(PLAN !== undefined)('pasta: the same', async () => {
     const command = `exec 3<>/dev/tcp/${PEER4}/${PORT.echo}; echo hello >&3; read -r -u3 a; echo $a; read -r b
       exec 4<>/dev/tcp/${PEER4}/${PORT.echo} || exit 9`;

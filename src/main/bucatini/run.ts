@@ -145,8 +145,9 @@ class Run extends SettingsFrontEnd {
   async engineStarted(engine: EngineHandle, { network }: NetnsTap): Promise<void> {
     this.#engine = engine;
     void this.switched?.setJudge(this.#egress?.judge);
-    const { noSwitch = [], outboundInterface: device } = this.#settings;
-    this.switched?.begin(noSwitch, { device4: device, device6: device }, network.addresses);
+    const { noSwitch, outboundInterface: device, logLevel } = this.#settings;
+    const outbound = { device4: device, device6: device };
+    this.switched?.begin({ noSwitch, outbound, explains: logLevel === 'debug' }, network.addresses);
     for (const note of await this.#commandStarted()) this.log('warning', note);
   }
 

@@ -97,6 +97,7 @@ class Agent {
     this.#supervisor = new Supervisor(this.#loop, {
       noSwitch,
       isLocked: false,
+      explains: settings.logLevel === 'debug',
       ...(device !== undefined && { outbound: { device4: device, device6: device } }),
       log: this.#log,
     });

@@ -266,9 +266,10 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   }
 
   engineStarted(engine: EngineHandle, { network }: PastaTap): void {
-    const { noSwitch = [], outboundIf4, outboundIf6 } = this.#start.conf;
+    const { noSwitch, outboundIf4: device4, outboundIf6: device6 } = this.#start.conf;
+    const explains = this.#start.log.upTo === 'debug';
     void this.switched?.setJudge(this.#egress?.judge);
-    this.switched?.begin(noSwitch, { device4: outboundIf4, device6: outboundIf6 }, network.addresses);
+    this.switched?.begin({ noSwitch, outbound: { device4, device6 }, explains }, network.addresses);
     this.#egress?.started(engine);
     this.#captures?.started(engine, (text) => this.log('info', text));
     this.#running.resolve(engine);

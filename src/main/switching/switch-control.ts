@@ -44,6 +44,12 @@ type Asked = Extract<ToSupervisor, { kind: Answer['kind'] }>;
 type Question<Kind extends Answer['kind']> = Omit<Extract<Asked, { kind: Kind }>, 'ask'>;
 type AnswerOf<Kind extends Answer['kind']> = Extract<Answer, { kind: Kind }>;
 
+interface BeginSettings {
+  readonly noSwitch: readonly string[] | undefined;
+  readonly outbound: Outbound;
+  readonly explains: boolean;
+}
+
 export class SwitchControl implements SwitchedConnections {
   readonly #log: Log;
   readonly #child: Child;
@@ -117,11 +123,12 @@ export class SwitchControl implements SwitchedConnections {
 
   /**
    * Let the supervisor serve: to be called before COMMAND's chain is waited for, which may need it.
-   * @param noSwitch   of --no-switch
-   * @param outbound   interfaces that sockets are bound to
+   * @param settings.noSwitch  of --no-switch
+   * @param settings.outbound  interfaces that sockets are bound to
+   * @param settings.explains  log for each connection whether it is switched, and why not
    * @param addresses  of the engine: those that stand for something stay inside, and so does a family without any
    */
-  begin(noSwitch: readonly string[], outbound: Outbound, { ipv4, ipv6 }: AddressPlan): void {
+  begin({ noSwitch = [], outbound, explains }: BeginSettings, { ipv4, ipv6 }: AddressPlan): void {
     const own = [ipv4, ipv6].flatMap((plan) =>
       plan === undefined
         ? []
@@ -133,6 +140,7 @@ export class SwitchControl implements SwitchedConnections {
     this.#send({
       ...{ kind: 'begin', noSwitch: [...noSwitch, ...own], judging: this.#judge !== undefined },
       outbound: { ...outbound, without },
+      explains,
       processId: this.#processId,
     });
     this.#begun = true;
