@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { engine, repoRoot } from '../support/engines.ts';
 import { HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
-import { eventually, type Started } from '../support/process.ts';
+import { commandLine, descendantsOf, eventually, type Started } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
 const needs = [requireTool('curl', 'apt package curl'), requireTool('bash', 'apt package bash')];
@@ -146,6 +146,25 @@ describeE2e('switched connections', needs, () => {
     expect(stderr).toContain(`connect to ${PEER6}, port ${PORT.echo}: stays inside: excluded`);
     expect(stderr).toContain(`connect to 127.0.0.1, port ${PORT.echo}: stays inside: not a unicast`);
   });
+
+  it.runIf(PLAN !== undefined)(
+    'a supervisor that is stopped: a new policy ends COMMAND, rather than not hold',
+    async () => {
+      const path = `${bed.ramDir}/stopped`;
+      const stopped = bed.launch({ plan: PLAN!, extra: ['--switch-sockets', '--api-socket', path] }, [
+        ...['sh', '-c', 'echo up; exec sleep 1000'],
+      ]);
+      await eventually('COMMAND runs', 10_000, () => stopped.printed().stdout.includes('up'));
+      const isSupervisor = (pid: number): boolean => /switch-supervisor/.test(commandLine(pid).join(' '));
+      const pid = descendantsOf(stopped.pid).find(isSupervisor);
+      expect(pid).toBeDefined();
+      process.kill(pid!, 'SIGSTOP');
+      const request = JSON.stringify({ execute: 'set_policy', arguments: { policy: 'deny any' } });
+      void succeedIn(bed, 'host', supportProgram('clients/api-client.ts', path, request)).catch(() => {});
+      expect(await stopped.exited).toBe(1);
+      expect(stopped.printed().stderr).toContain('--switch-sockets: the supervisor has not answered for 5 s');
+    },
+  );
 
   it.runIf(PLAN !== undefined)('pasta: the same', async () => {
     const command = `exec 3<>/dev/tcp/${PEER4}/${PORT.echo}; echo hello >&3; read -r -u3 a; echo $a; read -r b

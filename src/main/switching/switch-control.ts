@@ -60,6 +60,7 @@ export class SwitchControl implements SwitchedConnections {
     ...{ switchedConnections: 0, switchPassedOn: 0, switchRefused: 0, switchFailed: 0 },
   };
   readonly #ready = Promise.withResolvers<void>();
+  readonly #lost = Promise.withResolvers<never>();
   readonly #listenerTo: number;
   readonly #ruleset: number;
   #processId = 0;
@@ -92,16 +93,9 @@ export class SwitchControl implements SwitchedConnections {
     });
     close(theirs);
     this.#child.channel.onData((chunk) => this.#read(chunk.toString()));
-    this.lost = this.#child.closed.then((status) => {
-      const error = new Error(
-        `--switch-sockets: the supervisor ${this.#failure ?? `ended with status ${status}`}`,
-      );
-      this.#ready.reject(error);
-      for (const resolve of this.#answers.values()) resolve(undefined);
-      this.#hasEnded = true;
-      throw error;
-    });
+    this.lost = this.#lost.promise;
     this.lost.catch(() => {});
+    void this.#child.closed.then((status) => this.#end(this.#failure ?? `ended with status ${status}`));
     this.#ready.promise.catch(() => {});
   }
 
@@ -196,7 +190,21 @@ export class SwitchControl implements SwitchedConnections {
     return (await this.#ask({ kind: 'end', ids }))?.left ?? ids.length;
   }
 
-  /** @returns undefined: the supervisor does not answer */
+  /** @param why  in words that follow "the supervisor" */
+  #end(why: string): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    const error = new Error(`--switch-sockets: the supervisor ${why}`);
+    this.#ready.reject(error);
+    this.#lost.reject(error);
+    for (const resolve of this.#answers.values()) resolve(undefined);
+  }
+
+  /**
+   * Without an answer to what a policy needs, the policy would not hold: COMMAND ends. A program inside can stop the
+   * supervisor, for example by memory of a file system (FUSE) that does not deliver it.
+   * @returns undefined: the supervisor does not answer
+   */
   async #ask<Kind extends Answer['kind']>(
     question: { readonly kind: Kind } & Question<Kind>,
     limitMs = ANSWER_LIMIT_MS,
@@ -210,6 +218,8 @@ export class SwitchControl implements SwitchedConnections {
     const answer = await promise;
     clearTimeout(limit);
     this.#answers.delete(ask);
+    const needed = question.kind === 'judging' || question.kind === 'end';
+    if (answer === undefined && needed) this.#end(`has not answered for ${ANSWER_LIMIT_MS / 1000} s`);
     return answer as AnswerOf<Kind> | undefined;
   }
 
