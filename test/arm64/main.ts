@@ -87,7 +87,7 @@ const NOT_EMULATED: Readonly<Record<string, string>> = {
  * Not spawn.test.ts: the emulator's child does not share memory, so failures of a start are not reported.
  */
 const UNIT_TESTS = [
-  ...['abi', 'cmsg', 'io', 'memory', 'socket'].map((name) => `test/sys/${name}.test.ts`),
+  ...['abi', 'cmsg', 'io', 'memory', 'signal-event', 'socket'].map((name) => `test/sys/${name}.test.ts`),
   ...['doorbell', 'layout', 'pool'].map((name) => `test/ring/${name}.test.ts`),
   'test/runtime/ffi.test.ts',
 ];
