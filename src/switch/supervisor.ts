@@ -155,8 +155,11 @@ interface Listener {
   readonly namespace: string;
   /** Of that namespace. */
   readonly routes: RoutesInside;
-  /** It is the host's: the container has the host's network anyway, and all its sockets are the host's. */
-  readonly isOnHostNetwork: boolean;
+  /**
+   * All its calls are left to the kernel. The namespace is the host's: all its sockets are. Or others are served as well
+   * and it has /dev/fuse: it could stop us, by memory that it does not deliver.
+   */
+  readonly isLeftAlone: boolean;
   /** How many epoll sets its programs have made; undefined: the filter does not tell, as far as we have seen. */
   epollSets: number | undefined;
   /** SO_NETNS_COOKIE of its sockets, once one has been seen. */
@@ -267,8 +270,14 @@ export class Supervisor {
       this.#threads.hold(`${processId}/net/ipv6_route`),
     );
     const isOnHostNetwork = namespace !== '' && namespace === this.#hostNamespace;
+    const hasFuse = !this.#options.isLocked && this.#threads.hasFuse(processId);
+    if (hasFuse)
+      this.#options.log(
+        'info',
+        `${container.name}: has /dev/fuse, so it is not switched (docs/switching.md)`,
+      );
     const listener: Listener = {
-      ...{ fd, container, namespace, routes, isOnHostNetwork },
+      ...{ fd, container, namespace, routes, isLeftAlone: isOnHostNetwork || hasFuse },
       epollSets: this.#options.isLocked ? 0 : undefined,
       cookie: undefined,
     };
@@ -343,6 +352,11 @@ export class Supervisor {
   #serve(listener: Listener): void {
     const n = this.#notification;
     const { idLow, idHigh, thread } = n;
+    if (listener.isLeftAlone) {
+      this.counters.passed++;
+      letPass(listener.fd, idLow, idHigh);
+      return;
+    }
     const found = supervisedCall(n.architecture, n.call, n.int(0));
     let descriptor = n.int(0);
     let second = n.address(1);
@@ -369,7 +383,7 @@ export class Supervisor {
       letPass(listener.fd, idLow, idHigh);
       return;
     }
-    if (found === undefined || thread === 0 || listener.isOnHostNetwork) {
+    if (found === undefined || thread === 0) {
       this.#pass(call);
       return;
     }

@@ -7,6 +7,7 @@
  * waits afterwards (seccomp-notify.ts).
  * @syscalls pidfd_open pidfd_getfd process_vm_readv kcmp openat read pread64 readlinkat getdents64 close
  */
+import { fstatSync } from 'node:fs';
 import { Errno, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY } from './constants.ts';
 import { close, pread, read } from './io.ts';
 import { failed, libc, syscall4 } from './libc.ts';
@@ -26,6 +27,8 @@ const cReadlinkat = libc<[N, string, N, N]>('readlinkat', 'intptr_t', ['int', 'c
 
 /** PIDFD_THREAD, <linux/pidfd.h>; Linux 6.9. */
 const PIDFD_THREAD = 0x80;
+/** Device 10:229, <linux/miscdevice.h>, as stat(2) gives it. */
+const FUSE_DEVICE = (10 << 8) | 229;
 /** KCMP_FILE and KCMP_EPOLL_TFD, <linux/kcmp.h>. */
 const KCMP_FILE = 0;
 const KCMP_EPOLL_TFD = 7;
@@ -175,6 +178,21 @@ export class Threads {
     let flags = 0;
     for (; at < bytes && u8[at] !== LINE_END; at++) flags = flags * 8 + u8[at]! - DIGIT_0;
     return flags & O_CLOEXEC;
+  }
+
+  /**
+   * Whether the thread's root has /dev/fuse: then its programs can make memory that the kernel waits for as long as they
+   * like.
+   * @returns true also if that cannot be known
+   */
+  hasFuse(thread: number): boolean {
+    const fd = openat(this.#proc, `${thread}/root/dev/fuse`, O_PATH);
+    if (fd < 0) return fd !== -Errno.ENOENT && fd !== -Errno.ENOTDIR;
+    try {
+      return fstatSync(fd).rdev === FUSE_DEVICE;
+    } finally {
+      close(fd);
+    }
   }
 
   /** The thread's network namespace, as "net:[inode]"; empty: not known. */

@@ -9,6 +9,7 @@ import { engine, repoRoot } from '../support/engines.ts';
 import { HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually, killTree, type Started } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
+import { hideFuse } from '../support/switching/hidden-fuse.ts';
 
 const LIMIT_MS = 10_000;
 /** On the host's link, but nobody: a blocking connect() waits for 3 seconds. */
@@ -129,6 +130,7 @@ describeE2e('switch-agent', [requireTool('python3', 'apt package python3-minimal
 
   beforeAll(async () => {
     bed = await makeBed();
+    await hideFuse(bed);
     manager = bed.start('user', [
       ...supportProgram('clients/fake-manager.ts', socketPath(), `${bed.ramDir}/notify`),
       ...[BUCATINI, 'switch-agent', '--no-switch', `192.0.2.0/24,${PEER6}`, '--log-level', 'debug'],

@@ -9,6 +9,7 @@ import { engine, repoRoot } from '../support/engines.ts';
 import { HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually, killTree, type Started } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
+import { hideFuse } from '../support/switching/hidden-fuse.ts';
 
 const LIMIT_MS = 10_000;
 
@@ -51,6 +52,7 @@ describeE2e('switch-agent and unusual containers', [requireTool('python3', 'apt 
   if (engine.name !== 'bucatini') return it.skip('other engines have none', () => {});
   let bed: Bed;
   let agent: Started;
+  let fuse: string | undefined;
   const started: Started[] = [];
   const socketPath = (): string => `${bed.ramDir}/agent.sock`;
   const shows = (program: Started, what: RegExp, from = 0): Promise<string> =>
@@ -79,6 +81,7 @@ describeE2e('switch-agent and unusual containers', [requireTool('python3', 'apt 
 
   beforeAll(async () => {
     bed = await makeBed();
+    fuse = await hideFuse(bed);
     agent = bed.start('user', [
       ...[`${repoRoot}/bin/bucatini`, 'switch-agent', '--socket', socketPath(), '--log-level', 'debug'],
     ]);
@@ -120,6 +123,14 @@ for a in sys.argv[1:]:
     expect(agent.printed().stderr).toContain(
       'refused the message of an OCI runtime: twice: it is served already',
     );
+  });
+
+  it('a container with /dev/fuse is left alone', async ({ skip }) => {
+    if (fuse === undefined) return skip('this machine has no /dev/fuse');
+    const withFuse = `mount --bind ${fuse} /dev/fuse; exec "$@"`;
+    const one = await begin('fuse', ['unshare', '-Urnm', 'sh', '-c', withFuse, 'sh']);
+    expect(await ask(one, 'serve()')).toContain('Network is unreachable');
+    expect(agent.printed().stderr).toContain('fuse: has /dev/fuse, so it is not switched');
   });
 
   it('a container without a network gets none by what it makes itself', async () => {
