@@ -342,7 +342,8 @@ s.recv(1)`),
       const conf = `${bed.ramDir}/nginx.conf`;
       bed.write(
         conf,
-        `daemon off; master_process off; pid ${bed.ramDir}/nginx.pid; error_log stderr; events {}
+        // No other user is mapped inside.
+        `user root root; daemon off; master_process off; pid ${bed.ramDir}/nginx.pid; error_log stderr; events {}
 http { access_log off; client_body_temp_path ${bed.ramDir}/n1; proxy_temp_path ${bed.ramDir}/n2;
  fastcgi_temp_path ${bed.ramDir}/n3; uwsgi_temp_path ${bed.ramDir}/n4; scgi_temp_path ${bed.ramDir}/n5;
  server { listen 127.0.0.1:8088; location / { proxy_pass http://${PEER4}:${PORT.http}; } } }`,
