@@ -10,14 +10,14 @@
  * It ends when the front end ends, at the latest by a signal of the kernel, and the front end ends when it ends.
  */
 import { startFinished } from '#runtime/program';
-import { EPOLLIN, Errno, MSG_NOSIGNAL, RLIMIT_NOFILE } from '../sys/constants.ts';
+import { EPOLLIN, Errno, MSG_NOSIGNAL } from '../sys/constants.ts';
 import { receiveDescriptors } from '../sys/descriptor-messages.ts';
 import { SysError } from '../sys/error.ts';
 import { FilePages } from '../sys/file-pages.ts';
 import { close, isOpen, setCloexec } from '../sys/io.ts';
 import { strerror } from '../sys/libc.ts';
 import { NativeBuffer } from '../sys/memory.ts';
-import { exitNow, getrlimit, setrlimit } from '../sys/process.ts';
+import { exitNow, raiseOpenFiles } from '../sys/process.ts';
 import { SockDiag } from '../sys/sock-diag.ts';
 import { recv, send } from '../sys/socket.ts';
 import { FlowRecords } from './flow-records.ts';
@@ -160,8 +160,7 @@ function tell(message: FromSupervisor): void {
 try {
   setCloexec(DIALOGUE);
   if (!isOpen(LISTENER_FROM)) throw new Error(`descriptor ${LISTENER_FROM}: ${strerror(Errno.EBADF)}`);
-  const { hard } = getrlimit(RLIMIT_NOFILE);
-  setrlimit(RLIMIT_NOFILE, { soft: Math.min(hard, MOST_DESCRIPTORS), hard });
+  raiseOpenFiles(MOST_DESCRIPTORS);
   new SupervisorProgram().run();
 } catch (error) {
   tell({ kind: 'failed', text: (error as Error).message });

@@ -297,9 +297,7 @@ export class Supervisor {
       if (ended.has(inode)) return;
       const socket = this.#threads.duplicate(process, descriptor);
       if (socket < 0) return;
-      const { address, dv } = this.#cookie;
-      const bytes = getsockoptBytes(socket, SOL_SOCKET, SO_COOKIE, address, 8);
-      const isIt = bytes === 8 && dv.getBigUint64(0, true) === cookies.get(inode);
+      const isIt = this.#cookieOf(socket, SO_COOKIE) === cookies.get(inode);
       if (isIt && shutdown(socket, SHUT_RDWR) === 0) ended.add(inode);
       close(socket);
     });

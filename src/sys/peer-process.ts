@@ -76,7 +76,6 @@ export function isSameFile(a: number, b: number): boolean {
   return cSyscall(syscallNumber('kcmp'), pid, pid, KCMP_FILE, a, b) === 0;
 }
 
-/** What is read of threads through a descriptor of /proc, which stays usable in an empty root. */
 /** Whether a descriptor is in an epoll set. */
 type InSet = typeof NO_SET | typeof NOT_IN_SET | typeof IN_SET;
 const NO_SET = 0;
@@ -91,6 +90,7 @@ interface KnownThread {
   sets: readonly number[];
 }
 
+/** What is read of threads through a descriptor of /proc, which stays usable in an empty root. */
 export class Threads {
   readonly #proc: number;
   readonly #ownUserNamespace: string;
@@ -374,7 +374,7 @@ const latin1 = (bytes: number): string => Buffer.from(text.u8.buffer, 0, bytes).
 function numberAt(at: number): number {
   let value = 0;
   for (let i = at; entries.u8[i] !== 0; i++) {
-    const digit = entries.u8[i]! - 0x30;
+    const digit = entries.u8[i]! - DIGIT_0;
     if (digit < 0 || digit > 9) return -1;
     value = value * 10 + digit;
   }

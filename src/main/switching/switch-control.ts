@@ -21,6 +21,7 @@ import type { Supervision } from '../../sys/spawn.ts';
 import type { AddressPlan } from '../../workers/engine-plan.ts';
 import type { Log } from '../host/log.ts';
 import { CHANNEL, Child } from '../process/child.ts';
+import { START_LIMIT_MS } from '../process/command.ts';
 import { within } from '../process/time-limit.ts';
 import { whyNoLock } from './landlock-support.ts';
 import type { Judge, SwitchCounts, SwitchedConnections } from './switched-connections.ts';
@@ -30,7 +31,6 @@ import type { Judge, SwitchCounts, SwitchedConnections } from './switched-connec
  * TTIN, TTOU. The supervisor ends with us.
  */
 const IGNORED = [1, 2, 3, 10, 12, 15, 20, 21, 22];
-const START_LIMIT_MS = 60_000;
 
 /** How long an answer of the supervisor may take. */
 const ANSWER_LIMIT_MS = 5000;
