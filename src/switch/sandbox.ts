@@ -4,7 +4,6 @@
  * no process, writes and makes no file, and opens files below /proc only, for reading. Decision 137 has the list with
  * its reasons.
  */
-import { REFUSED_CALLS, RUNTIME_CALLS } from '#runtime/system-calls';
 import { keepCapabilities } from '../sys/capability.ts';
 import {
   AF_INET,
@@ -21,19 +20,17 @@ import {
   O_RDWR,
   O_TRUNC,
   O_WRONLY,
-  PR_GET_DUMPABLE,
-  PR_GET_NAME,
   PR_SET_DUMPABLE,
-  PR_SET_NAME,
   SOCK_STREAM,
 } from '../sys/constants.ts';
 import { checked } from '../sys/error.ts';
 import { close } from '../sys/io.ts';
 import { prctl } from '../sys/process.ts';
+import { FIOCLEX, runtimeRules, SOCK_TYPE_MASK, TCGETS, THREAD } from '../sys/runtime-rules.ts';
 import { type Filter, installFilter, type Rule } from '../sys/seccomp.ts';
 import { NOTIFY_REQUESTS } from '../sys/seccomp-notify.ts';
 import type { SyscallName } from '../sys/syscall-numbers.ts';
-import { dropCapabilitiesElsewhere, openTasks } from '../sys/thread-capabilities.ts';
+import { dropUntilNoThreadHasMore, openTasks } from '../sys/thread-capabilities.ts';
 
 /** Over the containers' processes, and for ports below 1024 inside; in the user namespace of the containers. */
 const KEPT_CAPABILITIES = [CAP_SYS_PTRACE, CAP_NET_BIND_SERVICE];
@@ -61,14 +58,6 @@ const NO_FILE: readonly SyscallName[] = [
 ];
 /** From then on the pages of the start's code are not needed (sys/file-pages.ts), as in an engine. */
 export const DROP_PAGES_MS = 2000;
-const SOCK_TYPE_MASK = 0xf; // <linux/net.h>
-/** <linux/sched.h>: a thread, not a process. */
-const THREAD = 0x100 | 0x800 | 0x1_0000; // CLONE_VM, CLONE_SIGHAND, CLONE_THREAD
-/** PR_SET_VMA, <linux/prctl.h>. */
-const PR_SET_VMA = 0x5356_4d41;
-// <asm-generic/ioctls.h>
-const TCGETS = 0x5401;
-const FIOCLEX = 0x5451;
 
 /** What a supervisor of its own needs beyond that. */
 export interface MorePermissions {
@@ -86,9 +75,8 @@ export function supervisorFilter(
 ): Filter {
   const rules = new Map<SyscallName, Rule>();
   for (const name of NO_FILE) rules.set(name, { errno: Errno.ENOENT });
-  for (const name of [...ALLOWED, ...calls, ...Object.values(RUNTIME_CALLS).flat()]) rules.set(name, 'allow');
-  const refused: Readonly<Record<string, readonly SyscallName[]>> = REFUSED_CALLS;
-  for (const name of Object.values(refused).flat()) rules.set(name, { errno: Errno.ENOSYS });
+  for (const name of [...ALLOWED, ...calls]) rules.set(name, 'allow');
+  for (const [name, rule] of runtimeRules(pid)) rules.set(name, rule);
   const forReading = { arg: 2, mask: O_WRONLY | O_RDWR | O_CREAT | O_TRUNC, equals: 0 };
   rules.set('openat', { when: [{ arg: 0, oneOf: [proc] }, forReading], otherwise: Errno.ENOENT });
   rules.set('readlinkat', { when: [{ arg: 0, oneOf: [proc] }], otherwise: Errno.ENOENT });
@@ -111,15 +99,6 @@ export function supervisorFilter(
     otherwise: Errno.EINVAL,
   });
   rules.set('clone', { when: [{ arg: 0, mask: THREAD, equals: THREAD }], otherwise: Errno.EPERM });
-  rules.set('clone3', { errno: Errno.ENOSYS });
-  rules.set('prctl', {
-    when: [{ arg: 0, oneOf: [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE] }],
-    otherwise: Errno.EINVAL,
-  });
-  rules.set('prlimit64', { when: [{ arg: 2, isNull: true }], otherwise: Errno.EPERM });
-  for (const name of ['sched_setscheduler', 'setpriority', 'sched_setaffinity', 'sched_setparam'] as const)
-    rules.set(name, { errno: Errno.EPERM });
-  rules.set('tgkill', { when: [{ arg: 0, oneOf: [pid] }] }); // abort(3)
   return rules;
 }
 
@@ -132,12 +111,7 @@ export function enterSupervisorSandbox(proc: number, more?: MorePermissions): vo
   const tasks = openTasks();
   checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
   checked(keepCapabilities(KEPT_CAPABILITIES), 'capset', 'main thread');
-  for (;;) {
-    // A thread that JavaScript's engine starts meanwhile has what this one has.
-    const waitForDrop = dropCapabilitiesElsewhere(tasks, KEPT_CAPABILITIES);
-    if (waitForDrop === undefined) break;
-    waitForDrop();
-  }
+  dropUntilNoThreadHasMore(tasks, KEPT_CAPABILITIES);
   close(tasks);
   installFilter(supervisorFilter(proc, more));
 }

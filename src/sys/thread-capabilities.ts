@@ -169,3 +169,15 @@ export function dropCapabilitiesElsewhere(
     // The page stays mapped: a thread that has dropped its capabilities may still run the end of the handler.
   };
 }
+
+/**
+ * The same, until there is no such thread: the JavaScript engine may start one from a thread that still has its
+ * capabilities. Once the calling thread has no others than `allowed`, no new thread gets more.
+ */
+export function dropUntilNoThreadHasMore(tasks: number, allowed: readonly number[]): void {
+  for (;;) {
+    const waitForDrop = dropCapabilitiesElsewhere(tasks, allowed);
+    if (waitForDrop === undefined) return;
+    waitForDrop();
+  }
+}

@@ -11,7 +11,7 @@
  * docs/decisions/052-sandbox.md.
  */
 import { readlinkSync } from 'node:fs';
-import { RUNTIME_CALLS as CALLS_OF_RUNTIME, REFUSED_CALLS } from '#runtime/system-calls';
+import { RUNTIME_CALLS as CALLS_OF_RUNTIME } from '#runtime/system-calls';
 import { keepCapabilities } from '../../sys/capability.ts';
 import {
   AF_INET,
@@ -26,7 +26,6 @@ import {
   CLONE_NEWPID,
   CLONE_NEWUSER,
   CLONE_NEWUTS,
-  CLONE_VM,
   Errno,
   F_GETFD,
   F_GETFL,
@@ -52,10 +51,7 @@ import {
   O_RDWR,
   O_TRUNC,
   O_WRONLY,
-  PR_GET_DUMPABLE,
-  PR_GET_NAME,
   PR_SET_DUMPABLE,
-  PR_SET_NAME,
   SIOCOUTQNSD,
   SOCK_DGRAM,
   SOCK_STREAM,
@@ -68,9 +64,14 @@ import { close } from '../../sys/io.ts';
 import { scopeAbstractSockets } from '../../sys/landlock.ts';
 import { chdir, chroot, mount, pivotRoot, umount2 } from '../../sys/mount.ts';
 import { prctl } from '../../sys/process.ts';
+import { FIOCLEX, runtimeRules, SOCK_TYPE_MASK, TCGETS, THREAD } from '../../sys/runtime-rules.ts';
 import { type Filter, installFilter, type Rule } from '../../sys/seccomp.ts';
 import type { SyscallName } from '../../sys/syscall-numbers.ts';
-import { dropCapabilitiesElsewhere, openTasks } from '../../sys/thread-capabilities.ts';
+import {
+  dropCapabilitiesElsewhere,
+  dropUntilNoThreadHasMore,
+  openTasks,
+} from '../../sys/thread-capabilities.ts';
 import { flowCapabilities } from '../../workers/thread/capabilities.ts';
 import { closeInherited } from '../process/inherited-descriptors.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
@@ -214,22 +215,13 @@ function mainCapabilities(plan: SandboxPlan): readonly number[] {
 const ALLOW = 'allow' as const;
 const FAIL_ENOENT = { errno: Errno.ENOENT } as const;
 
-/** PR_SET_VMA, <linux/prctl.h>: V8 and glibc name their mappings. */
-const PR_SET_VMA = 0x5356_4d41;
 // <asm-generic/ioctls.h>, <linux/sockios.h>
-const TCGETS = 0x5401;
 const TIOCGPGRP = 0x540f;
 const TIOCSPGRP = 0x5410;
 const TIOCGWINSZ = 0x5413;
-const FIOCLEX = 0x5451;
 const NEW_NAMESPACES =
   CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
-/** <linux/sched.h>: flags of a thread, which shares memory, signal handlers and thread group. */
-const CLONE_SIGHAND = 0x800;
-const CLONE_THREAD = 0x1_0000;
-const THREAD = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
 const IORING_ENTER_GETEVENTS = 1; // <linux/io_uring.h>
-const SOCK_TYPE_MASK = 0xf; // <linux/net.h>
 
 /**
  * Calls of the engine itself, allowed with any arguments and declared by src/sys (`@syscalls`). Kernels that
@@ -322,9 +314,8 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
   const rules = new Map<SyscallName, Rule>();
   const put = (name: SyscallName, rule: Rule): Map<SyscallName, Rule> => rules.set(name, rule);
   for (const name of PATH_CALLS) put(name, FAIL_ENOENT);
-  for (const name of [ENGINE_CALLS, ...Object.values(RUNTIME_CALLS)].flat()) put(name, ALLOW);
-  const refused: Readonly<Record<string, readonly SyscallName[]>> = REFUSED_CALLS;
-  for (const name of Object.values(refused).flat()) put(name, { errno: Errno.ENOSYS });
+  for (const name of ENGINE_CALLS) put(name, ALLOW);
+  for (const [name, rule] of runtimeRules(pid)) put(name, rule);
   const inDirectories = (fds: readonly number[], ...when: Extract<Rule, { when: unknown }>['when']): Rule =>
     fds.length === 0 ? FAIL_ENOENT : { when: [{ arg: 0, oneOf: fds }, ...when], otherwise: Errno.ENOENT };
   const forReading = { arg: 2, mask: O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_PATH, equals: 0 };
@@ -381,16 +372,6 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
       { arg: 0, mask: NEW_NAMESPACES, equals: 0 },
     ],
   });
-  // Its flags are in memory, where the filter cannot read them; the C library then uses clone.
-  put('clone3', { errno: Errno.ENOSYS });
-  put('prctl', {
-    when: [{ arg: 0, oneOf: [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE] }],
-    otherwise: Errno.EINVAL,
-  });
-  put('prlimit64', { when: [{ arg: 2, isNull: true }], otherwise: Errno.EPERM }); // limits may be read
-  for (const name of ['sched_setscheduler', 'setpriority', 'sched_setaffinity', 'sched_setparam'] as const)
-    put(name, { errno: Errno.EPERM });
-  put('tgkill', { when: [{ arg: 0, oneOf: [pid] }] }); // abort(3)
   // Permitted by process id. A reused id cannot be hit: when COMMAND ends, its chain and this process end
   // too.
   if (plan.signals.length > 0) put('kill', { when: [{ arg: 0, oneOf: plan.signals }] });
@@ -410,11 +391,7 @@ export function enterSandbox(plan: SandboxPlan, { eventRings, tasks }: Detached)
   // JavaScriptCore may have started a thread from this one meanwhile, with all capabilities. From here on no
   // thread has more than a packet thread or this one, and so no new thread gets more.
   const allowed = [...flowCapabilities(), ...kept];
-  for (;;) {
-    const waitForDrop = dropCapabilitiesElsewhere(tasks, allowed);
-    if (waitForDrop === undefined) break;
-    waitForDrop();
-  }
+  dropUntilNoThreadHasMore(tasks, allowed);
   close(tasks);
   // Packet threads have done this themselves. A scoped thread may not look which namespace a process outside
   // is in.
